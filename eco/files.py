@@ -1,0 +1,46 @@
+"""Files that are either wholly there or not there: write beside, fsync, rename."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a temporary file beside `path` and moves it over `path` once the block ended without an error.
+
+    A reader sees the old content or the new one, never a part; after a crash the temporary file may stay, named
+    `.NAME.PID.tmp`. Text is UTF-8.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes strict, indented JSON atomically (NaN and infinity are refused by the encoder with ValueError)."""
+    with replacing(path) as stream:
+        json.dump(value, stream, indent=2, allow_nan=False, sort_keys=False)
+        stream.write("\n")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename inside `folder` survive a power cut (no effect where folders cannot be opened, as on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

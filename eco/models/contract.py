@@ -1,0 +1,118 @@
+"""What every model offers the rest of the house: a training step, its parameters by component, its arithmetic cost.
+
+A file in this folder is an architecture. It defines `Config` (a `ModelConfig`) and `build(config) -> Model`; the recipe's
+`model.family` is the file's name. The trainer knows `Model`, generation and evaluation know `LanguageModel`, nobody
+knows an architecture.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from eco.config import Config, setting
+
+IGNORE = -100
+"""A target with this value carries no loss (padding)."""
+
+Batch = dict[str, Tensor]
+"""One micro-batch. A language model's has `tokens` (B, T) int64 and `targets` (B, T) int64, IGNORE where none."""
+
+
+class ModelConfig(Config):
+    """Common to all architectures: the name of the file that implements it."""
+
+    family: str = setting(..., "Architecture: the name of a file in eco/models.", flat="family")
+
+
+class LanguageModelConfig(ModelConfig):
+    """Common to all language models."""
+
+    vocab_size: int = setting(0, "Rows of the embedding; 0 takes the tokenizer's size.", flat="vocab-size", ge=0)
+    context: int = setting(256, "Longest sequence in tokens, and the training window.", flat="seq-len", gt=0)
+
+
+@dataclass
+class StepOutput:
+    """What one forward pass in training yields.
+
+    losses: name -> scalar, the mean over the samples of the micro-batch; the recipe weighs and adds them.
+    metrics: name -> number or detached scalar tensor, for the log only.
+    carry: the state that the next step of the same slots starts from; None for a language model.
+    """
+
+    losses: dict[str, Tensor]
+    metrics: dict[str, float | Tensor] = field(default_factory=dict)
+    carry: Any = None
+
+
+class Cache(Protocol):
+    """What a language model keeps between calls of `forward` while it generates."""
+
+    length: int
+    """Positions already written, padding included."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Keeps only the batch rows `rows` (int64 indices): finished rows leave the batch."""
+        ...
+
+
+class Model(nn.Module, ABC):
+    """A trainable model. Parameters are fp32; the trainer chooses the compute dtype through `torch.autocast`."""
+
+    config: ModelConfig
+    gradient_checkpointing: bool = False
+    """True: recompute each block's activations in the backward pass instead of storing them."""
+
+    @abstractmethod
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Fills every parameter and buffer, drawing only from `generator` (on the CPU, so equal on all devices)."""
+
+    @abstractmethod
+    def training_step(self, batch: Batch, carry: Any = None) -> StepOutput:
+        """The losses of one micro-batch, with gradient."""
+
+    @abstractmethod
+    def flops_per_token(self) -> float:
+        """Floating-point operations of one training token, forward and backward, at full context.
+
+        Six for each weight that takes part in a matrix product, plus 12 x layers x width x context for attention
+        (the non-causal convention, as in PaLM, arXiv 2204.02311, appendix B).
+        """
+
+    def parameter_table(self) -> dict[str, int]:
+        """Component -> its number of trainable parameters; every parameter counts once, a tied one where it is first."""
+        table: dict[str, int] = {}
+        for name, parameter in self.named_parameters():
+            component = ".".join(part for part in name.split(".")[:-1] if not part.isdigit()) or name
+            table[component] = table.get(component, 0) + parameter.numel()
+        return table
+
+
+class LanguageModel(Model):
+    """A causal model over tokens."""
+
+    config: LanguageModelConfig
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of `tokens` (B, T), which follow the `cache.length` cached ones."""
+
+    @abstractmethod
+    def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> Cache:
+        """An empty cache for `batch` rows of at most `length` positions, on the model's device.
+
+        padding: (B,) int64, how many of each row's first positions are left padding, to be seen by no token; positions
+        are counted from the first real token.
+        """
+
+
+def build_model(build: Any, config: ModelConfig, seed: int, device: torch.device) -> Model:
+    """Builds a model without touching its memory twice or the global random state, then draws its weights from `seed`."""
+    with torch.device("meta"):
+        model: Model = build(config)
+    model = model.to_empty(device=device)
+    model.init_weights(torch.Generator().manual_seed(seed))
+    return model
