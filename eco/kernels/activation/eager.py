@@ -1,0 +1,16 @@
+"""Nonlinearities in plain torch."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """See `eco.kernels.activation.swiglu`."""
+    return F.silu(gate) * up
+
+
+def gelu(x: Tensor, approximate: Literal["none", "tanh"]) -> Tensor:
+    """See `eco.kernels.activation.gelu`."""
+    return F.gelu(x, approximate=approximate)

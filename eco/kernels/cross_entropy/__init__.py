@@ -1,0 +1,14 @@
+"""The loss of a language model's head: projection to the vocabulary and cross-entropy in one operation."""
+
+from torch import Tensor
+
+from eco.kernels.cross_entropy import eager
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
+    """The mean cross-entropy in nats of softmax(hidden weight^T) against `targets`, over those not ignored.
+
+    hidden: (N, D); weight: (V, D); targets: (N,) int64. The product runs in autocast's dtype, the softmax in fp32.
+    Returns an fp32 scalar: NaN where every target is ignored, as in torch.
+    """
+    return eager.linear_cross_entropy(hidden, weight, targets, ignore_index)
