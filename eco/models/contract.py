@@ -1,8 +1,8 @@
 """What every model offers the rest of the house: a training step, its parameters by component, its arithmetic cost.
 
-A file in this folder is an architecture. It defines `Config` (a `ModelConfig`) and `build(config) -> Model`; the recipe's
-`model.family` is the file's name. The trainer knows `Model`, generation and evaluation know `LanguageModel`, nobody
-knows an architecture.
+A file in this folder is an architecture. It defines `Config` (a `ModelConfig`) and `build(config) -> Model`; the
+recipe's `model.family` is the file's name. The trainer knows `Model`, generation and evaluation know `LanguageModel`,
+nobody knows an architecture.
 """
 
 from abc import ABC, abstractmethod
@@ -83,7 +83,7 @@ class Model(nn.Module, ABC):
         """
 
     def parameter_table(self) -> dict[str, int]:
-        """Component -> its number of trainable parameters; every parameter counts once, a tied one where it is first."""
+        """Component -> its number of trainable parameters; each counts once, a tied one where it is first."""
         table: dict[str, int] = {}
         for name, parameter in self.named_parameters():
             component = ".".join(part for part in name.split(".")[:-1] if not part.isdigit()) or name
@@ -110,7 +110,7 @@ class LanguageModel(Model):
 
 
 def build_model(build: Any, config: ModelConfig, seed: int, device: torch.device) -> Model:
-    """Builds a model without touching its memory twice or the global random state, then draws its weights from `seed`."""
+    """Builds a model, its memory touched once and the global random state never, then draws its weights from `seed`."""
     with torch.device("meta"):
         model: Model = build(config)
     model = model.to_empty(device=device)

@@ -1,0 +1,58 @@
+"""Causal self-attention with grouped queries (GQA, arXiv 2305.13245); as many key heads as heads is the usual kind."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eco.kernels.attention import causal_attention
+from eco.kernels.rotary import rotate
+from eco.models.layers.cache import Past
+from eco.models.layers.norm import RMSNorm
+from eco.models.layers.rotary import Rotation
+
+
+class Attention(nn.Module):
+    """(B, T, width) -> (B, T, width).
+
+    `qkv` yields the query heads, then the key heads, then the value heads. QK-norm (arXiv 2302.05442) is an RMSNorm
+    over each query and key head before the rotation; it is on where `qk_norm_eps` is given.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        *,
+        bias: bool,
+        dropout: float,
+        qk_norm_eps: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_size = heads, kv_heads, width // heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * self.head_size, bias=bias)
+        self.query_norm = RMSNorm(self.head_size, qk_norm_eps) if qk_norm_eps is not None else None
+        self.key_norm = RMSNorm(self.head_size, qk_norm_eps) if qk_norm_eps is not None else None
+        self.output = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, past: Past | None = None) -> Tensor:
+        q, k, v = self._heads_of(x, rotation)
+        if past is not None:
+            keys, values = past.append(k, v)
+        if past is None or (past.start == 0 and past.mask is None):
+            y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+        else:
+            grouped = self.heads != self.kv_heads
+            y = F.scaled_dot_product_attention(q.to(keys.dtype), keys, values, past.mask, enable_gqa=grouped)
+        merged: Tensor = self.output(y.transpose(1, 2).flatten(2))
+        return merged
+
+    def _heads_of(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D), keys and values (B, Hkv, T, D)."""
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        q, k, v = heads.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        return q, k, v

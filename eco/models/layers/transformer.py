@@ -1,0 +1,80 @@
+"""What all decoder-only transformers share: head and loss, the blocks in a row, the KV cache, the arithmetic cost."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from eco.kernels.cross_entropy import linear_cross_entropy
+from eco.models.contract import IGNORE, Batch, Cache, LanguageModel, StepOutput
+from eco.models.layers.attention import Attention
+from eco.models.layers.cache import KVCache, compute_dtype
+from eco.models.layers.init import init_transformer
+from eco.models.layers.rotary import Rotation
+
+
+class Transformer(LanguageModel):
+    """A language model of `blocks`, each called as block(x, rotation, past), between `embedding` and the head.
+
+    head: None ties the output to the embedding.
+    """
+
+    embedding: nn.Embedding
+    blocks: nn.ModuleList
+    head: nn.Linear | None
+
+    @abstractmethod
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Final hidden states (B, T, width), after the last norm: what the head reads."""
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix (V, width), the embedding's own where they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        assert cache is None or isinstance(cache, KVCache)
+        return F.linear(self.hidden(tokens, cache), self.head_weight)
+
+    def training_step(self, batch: Batch, carry: Any = None) -> StepOutput:
+        """The loss `lm`: mean cross-entropy in nats over the targets that are not IGNORE."""
+        hidden = self.hidden(batch["tokens"])
+        loss = linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, batch["targets"].flatten(), IGNORE)
+        return StepOutput({"lm": loss})
+
+    def run_blocks(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
+        """x (B, T, width) through all blocks; extends the cache by T positions."""
+        if cache is not None:
+            for block, past in zip(self.blocks, cache.extend(x.shape[1]), strict=True):
+                x = block(x, rotation, past)
+            return x
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, rotation, use_reentrant=False) if recompute else block(x, rotation)
+        return x
+
+    def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> KVCache:
+        attention = self.blocks[0].attention
+        assert isinstance(attention, Attention)
+        weight = self.embedding.weight
+        return KVCache(
+            len(self.blocks),
+            batch,
+            attention.kv_heads,
+            length,
+            attention.head_size,
+            dtype=compute_dtype(weight),
+            device=weight.device,
+            padding=padding,
+        )
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        init_transformer(self, len(self.blocks), generator)
+
+    def flops_per_token(self) -> float:
+        matrices = sum(m.weight.numel() for m in self.blocks.modules() if isinstance(m, nn.Linear))
+        matrices += self.head_weight.numel()
+        return 6.0 * matrices + 12.0 * len(self.blocks) * self.embedding.embedding_dim * self.config.context
