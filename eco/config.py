@@ -1,10 +1,19 @@
 """The base of every component's Config: frozen, typed, strict about unknown keys, with optional flat flag names."""
 
 import difflib
-from typing import Any
+import os
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+LocalPath = Annotated[str, AfterValidator(_absolute)]
+"""A path or glob; relative ones are resolved against the working directory when the recipe is loaded."""
 
 
 class Config(BaseModel):

@@ -26,5 +26,7 @@ def find(room: str, name: str) -> ModuleType:
     """
     known = names(room)
     if name not in known:
-        raise ValueError(f"no {name!r} in eco/{room.replace('.', '/')}{nearest(name, known)}; there is: {', '.join(known)}")
+        raise ValueError(
+            f"no {name!r} in eco/{room.replace('.', '/')}{nearest(name, known)}; there is: {', '.join(known)}"
+        )
     return importlib.import_module(f"eco.{room}.{name}")

@@ -1,0 +1,66 @@
+"""Command-line flags before anybody knows their types: `--name value ...` on the command line or in an `@file`."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag as it was written. `value` is None for a bare `--name`, a list of words, or any object from Python."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+def parse(words: Sequence[str], origin: str = "the command line") -> list[Flag]:
+    """`--a 1 --b x y --c --d=2` -> four flags; a flag takes every word up to the next one that starts with `--`.
+
+    Raises:
+        ValueError: a word stands before the first flag.
+    """
+    flags: list[Flag] = []
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            flags.append(Flag(name, [value] if equals else None, origin))
+        elif flags:
+            last = flags.pop()
+            flags.append(Flag(last.name, [*(last.value or []), word], origin))
+        else:
+            raise ValueError(f"unexpected {word!r} on {origin}: settings are written as --name value")
+    return flags
+
+
+def split_files(words: Sequence[str]) -> tuple[list[Flag], list[str]]:
+    """Takes the `@file` words out: (their flags in order, the other words)."""
+    flags = [flag for word in words if word.startswith("@") for flag in read(Path(word[1:]))]
+    return flags, [word for word in words if not word.startswith("@")]
+
+
+def read(path: Path) -> list[Flag]:
+    """The flags of a file; blank lines and what follows a `#` are skipped, each line is split as a shell would.
+
+    Raises:
+        ValueError: the file cannot be read, or a line cannot be split; the message names file and line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the flags file {path}: {error}") from error
+    flags: list[Flag] = []
+    for number, line in enumerate(lines, 1):
+        origin = f"{path} line {number}"
+        try:
+            flags += parse(shlex.split(line, comments=True), origin)
+        except ValueError as error:
+            raise ValueError(f"{origin}: {error}") from error
+    return flags
+
+
+def from_mapping(overrides: Mapping[str, Any]) -> list[Flag]:
+    """`{"train.steps": 100}` -> flags; the values are taken as they are."""
+    return [Flag(name, value, "the call") for name, value in overrides.items()]

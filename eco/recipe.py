@@ -1,0 +1,217 @@
+"""The recipe: one typed tree composed of the components' own Configs; loaded from YAML, overridden, saved whole.
+
+Precedence: defaults < the recipe that this one `extends` < the recipe < `@file` of flags < the command line. A flag is
+a dotted key (`--train.steps 500`) or the flat name that the field declares (`--steps 500`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, SerializeAsAny, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from eco import plugins
+from eco.config import Config, LocalPath, flat_name, nearest, setting
+from eco.data.corpus import DataConfig
+from eco.data.tokenizer import TokenizerConfig
+from eco.files import replacing
+from eco.flags import Flag
+from eco.inference.sampling import Sampling
+from eco.models.contract import ModelConfig
+from eco.optim.contract import OptimizerConfig
+from eco.train.config import CheckpointConfig, LogConfig, TrainConfig
+
+SHIPPED = Path(__file__).parent / "recipes"
+PLUGGED = {"model": ("models", "family"), "optimizer": ("optim", "name")}
+"""Section -> (room of its plug-ins, key that names one). The other keys of such a section are that file's Config."""
+
+
+class Recipe(Config):
+    """A whole run. `model` and `optimizer` hold the Config of the architecture and optimizer that they name."""
+
+    description: str = setting("", "One line for `eco recipes`.")
+    model: SerializeAsAny[ModelConfig]
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    optimizer: SerializeAsAny[OptimizerConfig]
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+    sampling: Sampling = Sampling()
+    prompts: tuple[str, ...] = setting(
+        (), "Prompts that the trained model continues at the end of the run.", flat="prompts"
+    )
+    output_dir: LocalPath | None = setting(None, "The run directory; by default runs/RECIPE.", flat="output-dir")
+    resume: bool = setting(
+        True, "Go on with the run that is in the run directory; --no-resume sets it aside.", flat="resume"
+    )
+
+
+def names() -> list[str]:
+    """The recipes that ship with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The file of a shipped recipe, or of a path to one.
+
+    Raises:
+        ValueError: neither; the message names the nearest recipe.
+    """
+    shipped = SHIPPED / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        return path / "recipe.yaml"
+    raise ValueError(
+        f"no recipe {name!r}{nearest(name, names())}; shipped: {', '.join(names())}; or give the path of a YAML file"
+    )
+
+
+def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
+    """The recipe `name` (shipped name or path) with `flags` applied in order, later ones winning.
+
+    Raises:
+        ValueError: unknown or mistyped keys, values out of range; each is named with where it came from.
+    """
+    tree = _read(find(name), seen=())
+    for flag in flags:  # the plug-ins first: which keys a section has depends on them
+        for section, (_, key) in PLUGGED.items():
+            if flag.name in (f"{section}.{key}", key if section == "model" else section):
+                tree = _merge(tree, {section: {key: _value(flag, None)}})
+    shape = _shape(tree)
+    keys = dict(_keys(shape))
+    for flag in flags:
+        key, value = _resolve(flag, keys)
+        branch = tree
+        *parents, leaf = key.split(".")
+        for part in parents:
+            branch = branch.setdefault(part, {})
+        branch[leaf] = value
+    return _validate(shape, tree, f"recipe {name}")
+
+
+def save(recipe: Recipe, path: Path) -> None:
+    """Writes the resolved recipe: every key with its value, so that `load(path)` gives an equal one."""
+    with replacing(path) as stream:
+        yaml.safe_dump(recipe.model_dump(mode="json"), stream, sort_keys=False, allow_unicode=True)
+
+
+def settings(recipe: Recipe) -> Iterator[tuple[str, FieldInfo, Any]]:
+    """(dotted key, field, value) of every setting, for help and for comparing two recipes."""
+    for key, info in _keys(type(recipe)):
+        value: Any = recipe
+        for part in key.split("."):
+            value = getattr(value, part)
+        yield key, info, value
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise ValueError(f"recipe {path} extends itself, by way of {' -> '.join(map(str, seen))}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"recipe {path} must be a YAML mapping of sections, not {type(tree).__name__}")
+    base = tree.pop("extends", None)
+    return _merge(_read(find(str(base)), (*seen, path)), tree) if base else tree
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` upon `base`, section by section; one that names another plug-in keeps only the keys that one knows."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = base.get(key)
+        if not (isinstance(value, dict) and isinstance(old, dict)):
+            merged[key] = value
+            continue
+        room, name = PLUGGED.get(key, (None, ""))
+        if room and value.get(name, old.get(name)) != old.get(name):
+            known = plugins.find(room, value[name]).Config.model_fields
+            old = {k: v for k, v in old.items() if k in known}
+        merged[key] = _merge(old, value)
+    return merged
+
+
+def _shape(tree: dict[str, Any]) -> type[Recipe]:
+    """Recipe with the plugged sections typed as the Configs that `tree` names, so that errors carry whole keys."""
+    fields: dict[str, Any] = {}
+    for section, (room, key) in PLUGGED.items():
+        part = tree.get(section)
+        if not isinstance(part, dict) or key not in part:
+            raise ValueError(f"the recipe has no {section}.{key}; there is: {', '.join(plugins.names(room))}")
+        fields[section] = (SerializeAsAny[plugins.find(room, str(part[key])).Config], ...)
+    return create_model("Recipe", __base__=Recipe, **fields)
+
+
+def _keys(shape: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, info in shape.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _keys(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", info
+
+
+def _resolve(flag: Flag, keys: Mapping[str, FieldInfo]) -> tuple[str, Any]:
+    """The dotted key that a flag means, and its value."""
+    flat = {flat_name(info): key for key, info in keys.items() if flat_name(info)}
+    for name, negated in ((flag.name, False), (flag.name.removeprefix("no-"), True)):
+        key = name if name in keys else flat.get(name, "")
+        parent = name.rpartition(".")[0]
+        if parent in keys and get_origin(keys[parent].annotation) is dict:
+            return name, _value(flag, None)
+        if not key or (negated and (keys[key].annotation is not bool or flag.value)):
+            continue
+        return key, False if negated else _value(flag, keys[key])
+    known = [*keys, *(name for name in flat if name)]
+    raise ValueError(f"unknown setting --{flag.name} on {flag.origin}{nearest(flag.name, known)}")
+
+
+def _value(flag: Flag, info: FieldInfo | None) -> Any:
+    """The flag's words as the field wants them; pydantic turns text into numbers."""
+    if not (flag.value is None or (isinstance(flag.value, list) and flag.origin != "the call")):
+        return flag.value
+    annotation = info.annotation if info else str
+    if flag.value is None:
+        if annotation is not bool:
+            raise ValueError(f"--{flag.name} on {flag.origin} needs a value")
+        return True
+    if get_origin(annotation) is tuple and not flag.value[0].startswith("["):
+        return flag.value
+    if len(flag.value) > 1:
+        raise ValueError(
+            f"--{flag.name} on {flag.origin} takes one value, not {len(flag.value)}: {' '.join(flag.value)}"
+        )
+    word = flag.value[0]
+    if get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation) and word in ("none", "null"):
+        return None
+    return yaml.safe_load(word) if word.startswith(("[", "{")) and annotation is not str else word
+
+
+def _validate(shape: type[Recipe], tree: dict[str, Any], source: str) -> Recipe:
+    try:
+        return shape.model_validate(tree)
+    except ValidationError as error:
+        raise ValueError("\n".join(f"{source}: {line}" for line in _explain(error, shape))) from error
+
+
+def _explain(error: ValidationError, shape: type[Recipe]) -> Iterator[str]:
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            parent, _, leaf = key.rpartition(".")
+            siblings = [k.removeprefix(f"{parent}.").split(".")[0] for k, _ in _keys(shape) if k.startswith(parent)]
+            yield f"unknown key {key}{nearest(leaf, siblings)}"
+        elif problem["type"] == "missing":
+            yield f"{key} is missing"
+        else:
+            given = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {problem['input']!r})"
+            yield f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}"
