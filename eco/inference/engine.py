@@ -1,0 +1,120 @@
+"""Generates text with any language model: batched, cached, seeded for each row."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from eco.inference.completion import Completion
+from eco.inference.growth import grow
+from eco.inference.row import Row
+from eco.inference.sampling import Sampling, uniforms
+from eco.inference.text import GrowingText
+from eco.inference.tokenizer import Tokenizer
+from eco.models.contract import LanguageModel
+
+_END = object()
+
+
+class Engine:
+    """Continues prompts with `model`. It computes in fp32 on the CPU and under bf16 autocast on a GPU.
+
+    batch_tokens: most cache positions (rows x the longest row) of one batch; more rows are generated in several
+        batches. A position costs 2 x layers x kv_heads x head size numbers.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, batch_tokens: int = 32_768) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_tokens = batch_tokens
+
+    def generate(self, prompts: Sequence[str], sampling: Sampling, samples: int = 1) -> list[list[Completion]]:
+        """`samples` continuations of each prompt, in the order of the prompts.
+
+        A continuation depends on the seed, its prompt and its sample number, not on the rest of the batch; a prompt
+        that is given again counts on as further samples. (Matrix products of different batch sizes may differ in the
+        last bit; where two tokens tie to within that, so may the text.) It ends early, with finish "length", where the
+        model's context is full.
+
+        Raises:
+            ValueError: a prompt is empty or leaves no room for a token in the context; `samples` is below 1.
+        """
+        if samples < 1:
+            raise ValueError(f"samples is {samples}; ask for at least 1")
+        seen: Counter[str] = Counter()
+        rows = []
+        for prompt in prompts:
+            tokens = self._encode(prompt)
+            first = seen[prompt] * samples
+            seen[prompt] += 1
+            rows += [self._row(prompt, tokens, sampling, first + sample) for sample in range(samples)]
+        with self._evaluating():
+            for batch in self._batches(rows, sampling.max_new_tokens):
+                with self._computing():
+                    for _ in grow(self.model, self.tokenizer, batch, sampling):
+                        pass
+        done = [row.completion() for row in rows]
+        return [done[at : at + samples] for at in range(0, len(done), samples)]
+
+    def stream(self, prompt: str, sampling: Sampling) -> Iterator[str]:
+        """The text of `generate([prompt], sampling)` in pieces, as soon as each is certain.
+
+        A piece never ends inside a character or inside what may become a stop string. The model stays in evaluation
+        mode until the iterator ends or is closed. Raises ValueError as `generate` does, with the first piece.
+        """
+        row = self._row(prompt, self._encode(prompt), sampling, 0)
+        with self._evaluating():
+            steps = grow(self.model, self.tokenizer, [row], sampling)
+            while True:
+                with self._computing():  # never held across a yield: the caller's code must not run under it
+                    ended = next(steps, _END) is _END
+                if piece := row.text.show(final=ended):
+                    yield piece
+                if ended:
+                    return
+
+    def _encode(self, prompt: str) -> list[int]:
+        tokens = self.tokenizer.encode(prompt)
+        context = self.model.config.context
+        if not tokens:
+            raise ValueError("a prompt is empty; give at least one character to continue")
+        if len(tokens) >= context:
+            raise ValueError(
+                f"a prompt of {len(tokens)} tokens leaves no room in the model's context of {context}; "
+                f"shorten it to at most {context - 1} tokens (it begins {prompt[:40]!r})"
+            )
+        return tokens
+
+    def _row(self, prompt: str, tokens: list[int], sampling: Sampling, sample: int) -> Row:
+        limit = min(sampling.max_new_tokens, self.model.config.context - len(tokens))
+        return Row(tokens, limit, uniforms(sampling.seed, prompt, sample, limit), GrowingText(sampling.stop))
+
+    def _batches(self, rows: list[Row], max_new_tokens: int) -> Iterator[list[Row]]:
+        """Rows of similar length together, within the bound on memory; a row too long for it goes alone."""
+        batch: list[Row] = []
+        for row in sorted(rows, key=lambda row: len(row.prompt), reverse=True):
+            longest = len((batch or [row])[0].prompt) + max_new_tokens
+            if batch and (len(batch) + 1) * longest > self.batch_tokens:
+                yield batch
+                batch = []
+            batch.append(row)
+        if batch:
+            yield batch
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The model in evaluation mode; the mode it had comes back."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(training)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """No gradients, and the dtype of this device: bf16 decodes slower than fp32 on a CPU."""
+        device = next(self.model.parameters()).device
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+            yield

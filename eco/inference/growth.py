@@ -1,0 +1,52 @@
+"""One batch of continuations, from the prompts to the last token."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from eco.inference.row import Row
+from eco.inference.sampling import Sampling, draw, log_probability
+from eco.inference.tokenizer import Tokenizer
+from eco.models.contract import Cache, LanguageModel
+
+
+def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: Sampling) -> Iterator[None]:
+    """Adds tokens to all rows until each is finished; yields after every token but the last. Finished rows leave."""
+    logits, cache = prefill(model, rows)
+    position = 0
+    while True:
+        logits = logits[:, : tokenizer.vocab_size]  # a model may have more rows than there are tokens
+        chances = torch.stack([row.uniforms[position] for row in rows]).to(logits.device)
+        tokens = draw(logits, chances, sampling)
+        logprobs = log_probability(logits, tokens)
+        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+            row.add(token, logprob, None if token == tokenizer.eos else tokenizer.decode_bytes([token]))
+        alive = [at for at, row in enumerate(rows) if row.finish is None]
+        if not alive:
+            return
+        yield
+        if len(alive) < len(rows):
+            rows = [rows[at] for at in alive]
+            kept = torch.tensor(alive, device=tokens.device)
+            tokens = tokens[kept]
+            cache.keep(kept)
+        logits = model(tokens[:, None], cache)[:, -1]
+        position += 1
+
+
+def prefill(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, Cache]:
+    """Logits (rows, V) of the first new token, and the cache. Samples of one prompt share its computation."""
+    number: dict[tuple[int, ...], int] = {}
+    source = [number.setdefault(tuple(row.prompt), len(number)) for row in rows]
+    longest = max(map(len, number))
+    device = next(model.parameters()).device
+    tokens = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in number], device=device)
+    padding = torch.tensor([longest - len(prompt) for prompt in number], device=device)
+    cache = model.new_cache(len(number), longest + max(row.limit for row in rows), padding if padding.any() else None)
+    logits = model(tokens, cache)[:, -1]
+    if len(number) < len(rows):
+        shared = torch.tensor(source, device=device)
+        cache.keep(shared)
+        logits = logits[shared]
+    return logits, cache
