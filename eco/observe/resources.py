@@ -1,0 +1,67 @@
+"""What the machine is spending on the run: processor, memory, GPU. Reading never waits for the device."""
+
+import importlib
+from typing import Any
+
+import psutil
+import torch
+
+
+class Resources:
+    """Reads the resource metrics of the machine, this process and, on a GPU, the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._process = psutil.Process()
+        self._nvml = _Nvml.open(device) if device.type == "cuda" else None
+        psutil.cpu_percent(interval=None)
+
+    def row(self) -> dict[str, float]:
+        """The resource metrics now; `cpu_util_percent` is the mean over all processors since the last call.
+
+        Memory in GB (1e9 bytes), power in W. Keys beginning with `gpu_` only on a GPU, its load and power only where
+        nvidia-ml-py is installed.
+        """
+        row = {
+            "cpu_util_percent": psutil.cpu_percent(interval=None),
+            "ram_used_percent": psutil.virtual_memory().percent,
+            "process_rss_gb": self._process.memory_info().rss / 1e9,
+        }
+        if self._device.type == "cuda":
+            row |= {
+                "gpu_mem_alloc_gb": torch.cuda.memory_allocated(self._device) / 1e9,
+                "gpu_mem_reserved_gb": torch.cuda.memory_reserved(self._device) / 1e9,
+                "gpu_mem_peak_gb": torch.cuda.max_memory_allocated(self._device) / 1e9,
+            }
+        return row | (self._nvml.row() if self._nvml else {})
+
+
+class _Nvml:
+    """Load and power of one GPU from NVIDIA's management library."""
+
+    def __init__(self, library: Any, handle: Any) -> None:
+        self._library = library
+        self._handle = handle
+
+    @classmethod
+    def open(cls, device: torch.device) -> "_Nvml | None":
+        """The reader for `device`, or None where nvidia-ml-py is missing or the driver refuses.
+
+        The device is found by its UUID, since CUDA_VISIBLE_DEVICES renumbers torch's devices and not NVML's.
+        """
+        try:
+            pynvml = importlib.import_module("pynvml")
+        except ImportError:
+            return None
+        try:
+            pynvml.nvmlInit()
+            uuid = torch.cuda.get_device_properties(device).uuid
+            return cls(pynvml, pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}"))
+        except pynvml.NVMLError:
+            return None
+
+    def row(self) -> dict[str, float]:
+        return {
+            "gpu_util_percent": float(self._library.nvmlDeviceGetUtilizationRates(self._handle).gpu),
+            "gpu_power_w": self._library.nvmlDeviceGetPowerUsage(self._handle) / 1000,
+        }
