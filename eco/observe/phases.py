@@ -13,8 +13,10 @@ class Phases:
     as the time in which the GPU had nothing to do.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._timer = _StreamTimer if device.type == "cuda" else _HostTimer
+    def __init__(self, device: torch.device | None = None) -> None:
+        """Times the current stream of `device` if that is a GPU, else this process."""
+        on_gpu = device is not None and device.type == "cuda"
+        self._timer = _StreamTimer if on_gpu else _HostTimer
         self._timers: dict[str, _HostTimer | _StreamTimer] = {}
 
     def __call__(self, name: str) -> "_HostTimer | _StreamTimer":

@@ -1,10 +1,14 @@
 """What the machine is spending on the run: processor, memory, GPU. Reading never waits for the device."""
 
 import importlib
+import time
 from typing import Any
 
 import psutil
 import torch
+
+_EVERY_S = 1.0
+"""Readings are at least this far apart: they cost 0.1 ms, and a processor's load over less means little."""
 
 
 class Resources:
@@ -14,14 +18,22 @@ class Resources:
         self._device = device
         self._process = psutil.Process()
         self._nvml = _Nvml.open(device) if device.type == "cuda" else None
+        self._row: dict[str, float] = {}
+        self._read_at = 0.0
         psutil.cpu_percent(interval=None)
 
     def row(self) -> dict[str, float]:
-        """The resource metrics now; `cpu_util_percent` is the mean over all processors since the last call.
+        """The newest reading, at most a second old. `cpu_util_percent` is the mean over all processors since the last.
 
         Memory in GB (1e9 bytes), power in W. Keys beginning with `gpu_` only on a GPU, its load and power only where
         nvidia-ml-py is installed.
         """
+        now = time.monotonic()
+        if not self._row or now - self._read_at >= _EVERY_S:
+            self._row, self._read_at = self._read(), now
+        return self._row
+
+    def _read(self) -> dict[str, float]:
         row = {
             "cpu_util_percent": psutil.cpu_percent(interval=None),
             "ram_used_percent": psutil.virtual_memory().percent,

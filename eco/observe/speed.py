@@ -32,16 +32,15 @@ class Ema:
 class Speed:
     """Counts steps and tokens, and turns them and the phases into one row per logged interval.
 
-    `started` is `time.perf_counter()` at the start of the job; `tokens_seen` is what a resumed run has seen before.
-    Call `ready` when the loop is about to start, `batch` after each batch arrived, `step` after each optimizer step.
+    `started` is `time.perf_counter()` at the start of the job, `beta` smooths `tokens_per_s_ema`. Call `ready` when the
+    loop is about to start, `batch` after each batch arrived, `step` after each optimizer step.
     """
 
-    def __init__(self, phases: Phases, started: float, tokens_seen: int = 0) -> None:
-        self.tokens_seen = tokens_seen
+    def __init__(self, phases: Phases, started: float, beta: float = 0.9) -> None:
         self._phases = phases
         self._started = started
         self._first: dict[str, float] = {}
-        self._ema = Ema()
+        self._ema = Ema(beta)
         self._steps = self._tokens = 0
         self._interval_started = started
 
@@ -59,7 +58,6 @@ class Speed:
         self._mark("time_to_first_step_s")
         self._steps += 1
         self._tokens += tokens
-        self.tokens_seen += tokens
 
     def row(self) -> dict[str, float | str]:
         """The speed metrics of the interval since the last call, as means over its steps, and starts a new one.
@@ -81,7 +79,6 @@ class Speed:
         seconds["optim"] = seconds["backward"] + seconds["opt_step"] + seconds["zero_grad"]
         seconds["train_other"] = max(seconds["train"] - seconds["forward"] - seconds["optim"], 0.0)
         return {
-            "tokens_seen_total": self.tokens_seen,
             "step_time_s": usual / steps,
             "core_step_time_s": core / steps,
             "effective_step_time_s": elapsed / steps,
