@@ -1,0 +1,26 @@
+"""Eco: trains, verifies, self-improves and ships small language and reasoning models on one machine.
+
+Everything that a command does is one call here: `eco.train("demo", {"train.steps": 100})`,
+`eco.load("runs/demo").generate("def ")`. Imports nothing until it is used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "train": "eco.jobs.train",
+    "resume": "eco.jobs.train",
+    "load": "eco.jobs.load",
+    "evaluate": "eco.jobs.evaluate",
+}
+"""Public name -> the module that defines it."""
+
+__all__ = ["__version__", "evaluate", "load", "resume", "train"]  # noqa: F822 (found by __getattr__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'eco' has no attribute {name!r}")

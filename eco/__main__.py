@@ -1,0 +1,5 @@
+import sys
+
+from eco.cli import main
+
+sys.exit(main())

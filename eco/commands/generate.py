@@ -1,0 +1,47 @@
+"""`eco generate RUN --prompt TEXT`."""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from eco.commands.arguments import print_json, read
+from eco.inference.sampling import Sampling
+from eco.jobs.load import load
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Let the model of a run continue a prompt. The text is streamed as it is written."""
+
+    run: tyro.conf.Positional[str]
+    """The run directory."""
+    prompt: str
+    """The text to continue; `-` reads it from standard input."""
+    samples: int = 1
+    """How many continuations; more than one are computed as a batch."""
+    checkpoint: str = "best"
+    """Which weights: best, last, or a step."""
+    json: bool = False
+    """Print JSON with text, tokens and why each continuation ended."""
+    sampling: Annotated[Sampling, tyro.conf.OmitArgPrefixes] = field(default_factory=Sampling)
+
+
+def run(words: list[str]) -> int:
+    arguments = read(Arguments, words, "generate")
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    trained = load(arguments.run, arguments.checkpoint)
+    if arguments.json or arguments.samples > 1:
+        completions = trained.engine.generate([prompt], arguments.sampling, samples=arguments.samples)[0]
+        if arguments.json:
+            texts = [{"text": c.text, "tokens": len(c.tokens), "finish": c.finish} for c in completions]
+            print_json({"run": str(trained.path), "step": trained.step, "prompt": prompt, "completions": texts})
+        else:
+            print("\n\n".join(f"--- {i + 1}\n{prompt}{c.text}" for i, c in enumerate(completions)))
+        return 0
+    print(prompt, end="", flush=True)
+    for piece in trained.engine.stream(prompt, arguments.sampling):
+        print(piece, end="", flush=True)
+    print()
+    return 0
