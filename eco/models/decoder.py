@@ -15,7 +15,7 @@ from eco.models.layers.cache import KVCache, Past
 from eco.models.layers.mlp import SwiGLU
 from eco.models.layers.norm import RMSNorm
 from eco.models.layers.rotary import Rotary, Rotation
-from eco.models.layers.shape import check_heads, check_kv_heads, check_rotary, swiglu_size
+from eco.models.layers.shape import check_heads, check_kv_heads, check_rotary, check_vocabulary, swiglu_size
 from eco.models.layers.transformer import Transformer
 
 
@@ -41,10 +41,18 @@ class Config(LanguageModelConfig):
     )
     tied: bool = setting(True, "The head is the embedding matrix.", flat="tie-embeddings")
 
+    @property
+    def resolved_kv_heads(self) -> int:
+        return self.kv_heads or self.heads
+
+    @property
+    def resolved_feed_forward(self) -> int:
+        return self.feed_forward or swiglu_size(self.width)
+
     @model_validator(mode="after")
     def _possible(self) -> "Config":
         check_heads(self.width, self.heads)
-        check_kv_heads(self.heads, self.kv_heads or self.heads)
+        check_kv_heads(self.heads, self.resolved_kv_heads)
         check_rotary(self.width, self.heads)
         return self
 
@@ -59,13 +67,13 @@ class Block(nn.Module):
         self.attention = Attention(
             width,
             config.heads,
-            config.kv_heads or config.heads,
+            config.resolved_kv_heads,
             bias=config.attention_bias,
             dropout=config.attention_dropout,
             qk_norm_eps=config.norm_eps if config.qk_norm else None,
         )
         self.mlp_norm = RMSNorm(width, config.norm_eps)
-        self.mlp = SwiGLU(width, config.feed_forward or swiglu_size(width), bias=config.mlp_bias)
+        self.mlp = SwiGLU(width, config.resolved_feed_forward, bias=config.mlp_bias)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, rotation: Rotation, past: Past | None = None) -> Tensor:
@@ -81,6 +89,7 @@ class Decoder(Transformer):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        check_vocabulary(config.vocab_size)
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.rotary = Rotary(config.width // config.heads, config.context, config.rope_base)

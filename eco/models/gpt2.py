@@ -16,7 +16,7 @@ from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache, Past
 from eco.models.layers.mlp import GeluMLP
 from eco.models.layers.norm import LayerNorm
-from eco.models.layers.shape import check_heads
+from eco.models.layers.shape import check_heads, check_vocabulary
 from eco.models.layers.transformer import Transformer
 
 
@@ -74,6 +74,7 @@ class GPT2(Transformer):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        check_vocabulary(config.vocab_size)
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.position = nn.Embedding(config.context, config.width)

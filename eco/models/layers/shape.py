@@ -1,6 +1,12 @@
 """Checks and defaults of the sizes that several architectures share."""
 
 
+def check_vocabulary(vocab_size: int) -> None:
+    """Raises ValueError where the size still stands at 0, which a recipe replaces by the tokenizer's."""
+    if vocab_size == 0:
+        raise ValueError("vocab_size is 0, so the model has no tokens; set it to the size of the tokenizer")
+
+
 def check_heads(width: int, heads: int) -> None:
     """Raises ValueError unless `heads` divides `width`."""
     if width % heads:
