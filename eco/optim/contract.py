@@ -1,0 +1,41 @@
+"""What every optimizer offers: a `Config`, and `build(config, model) -> torch.optim.Optimizer`.
+
+A file in this folder is an optimizer; the recipe's `optimizer.name` is the file's name. `build` takes the trainable
+parameters of the model and puts them into groups, each with its `initial_lr`: the trainer sets `lr` to `initial_lr` times
+the factor of its schedule before each step. Parameters are fp32 and their own master copy. The whole state goes through
+`state_dict` and `load_state_dict`, after which the next step is bit-identical to that of the optimizer that was saved.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from eco.config import Config, setting
+
+
+class OptimizerConfig(Config):
+    """Common to all optimizers."""
+
+    name: str = setting(..., "Optimizer: the name of a file in eco/optim.", flat="optimizer")
+    lr: float = setting(1e-3, "Peak learning rate; the schedule scales it.", flat="lr", gt=0)
+    weight_decay: float = setting(
+        0.1, "Decoupled weight decay of the matrices; vectors never decay.", flat="weight-decay", ge=0
+    )
+
+
+def decay_groups(parameters: Iterable[nn.Parameter], config: OptimizerConfig, **options: Any) -> list[dict[str, Any]]:
+    """Two parameter groups: what has two or more dimensions decays, vectors (norms, biases) do not. Empty ones are left out.
+
+    options: further entries of both groups.
+    """
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for parameter in parameters:
+        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+    rate = {"lr": config.lr, "initial_lr": config.lr}
+    return [
+        {"params": members, "weight_decay": decay, **rate, **options}
+        for members, decay in ((matrices, config.weight_decay), (vectors, 0.0))
+        if members
+    ]
