@@ -1,0 +1,181 @@
+"""A lossless byte-level BPE tokenizer (Sennrich et al., arXiv 1508.07909; bytes as in GPT-2).
+
+The file is the `tokenizer.json` of the `tokenizers` library, which reads and trains it; bulk encoding goes through
+`eco.data.bulk`.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tiktoken
+import tokenizers
+import xxhash
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+
+from eco.config import Config, setting
+from eco.data.bulk import fast_encoding
+from eco.data.pieces import PATTERN, token_to_bytes
+from eco.files import replacing
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|bos|>", "<|eos|>", "<|code|>", "<|comment|>", "<|docstring|>")
+"""Ids 0 to 6 of a tokenizer trained here."""
+
+_END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<|eos|>")
+
+Ids = npt.NDArray[np.uint32]
+
+
+class TokenizerConfig(Config):
+    """Which tokenizer: a given file, or one trained on the corpus."""
+
+    path: str | None = setting(None, "A tokenizer.json to use; without one, a tokenizer is trained.", flat="tokenizer")
+    vocab_size: int = setting(8192, "Most tokens of a trained vocabulary.", ge=256 + len(SPECIAL_TOKENS))
+    min_frequency: int = setting(2, "Occurrences in the sample that a pair needs to become a token.", ge=1)
+    sample_bytes: int = setting(16 << 20, "Bytes of training text, at most, that a tokenizer is trained on.", gt=0)
+
+
+class Tokenizer:
+    """Text <-> ids. Every text round-trips exactly; no text becomes a special token; nothing is added around it."""
+
+    def __init__(self, content: str) -> None:
+        """From the content of a `tokenizer.json`; see `load`.
+
+        Raises:
+            ValueError: not such a file, not byte-level BPE (so not lossless), or without a known end-of-text token.
+        """
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(content)
+        except Exception as error:  # the library raises plain Exception
+            raise ValueError(f"not a tokenizer file of the `tokenizers` library: {error}") from error
+        self._tokenizer.encode_special_tokens = True
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._content = self._tokenizer.to_str()
+        self._token_bytes = _token_bytes(json.loads(self._content))
+        ends = [i for name in _END_OF_TEXT if (i := self._tokenizer.token_to_id(name)) is not None]
+        if not ends:
+            raise ValueError(f"the tokenizer has no end-of-text token; known are {', '.join(_END_OF_TEXT)}")
+        pad = self._tokenizer.token_to_id("<|pad|>")
+        self.eos: int = ends[0]
+        self.pad: int = self.eos if pad is None else pad
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Reads a `tokenizer.json`.
+
+        Raises:
+            ValueError: the file is missing, unreadable or no byte-level BPE tokenizer; the message names it.
+        """
+        try:
+            return cls(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"tokenizer {path}: {error}") from error
+
+    @classmethod
+    def train(cls, texts: Iterable[str], config: TokenizerConfig) -> "Tokenizer":
+        """Trains on all of `texts`; equal texts give equal files.
+
+        The vocabulary stays below `config.vocab_size` when the texts have no more pairs of the wanted frequency.
+        """
+        tokenizer = tokenizers.Tokenizer(models.BPE())
+        split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=config.vocab_size,
+            min_frequency=config.min_frequency,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer.to_str())
+
+    def save(self, path: Path) -> None:
+        """Writes `tokenizer.json` atomically."""
+        with replacing(path) as stream:
+            stream.write(self._content)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included: the highest id plus one."""
+        return len(self._token_bytes)
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hexadecimal digits that name the content of the file."""
+        return xxhash.xxh3_128_hexdigest(self._content.encode())
+
+    @cached_property
+    def token_lengths(self) -> npt.NDArray[np.int64]:
+        """(vocab_size,) the number of text bytes of each id; 0 for special tokens."""
+        return np.array([len(token) for token in self._token_bytes], dtype=np.int64)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, and of nothing else.
+
+        Raises:
+            UnicodeEncodeError (a ValueError): a lone surrogate, which no UTF-8 text can hold.
+        """
+        text.encode()  # the library would report a lone surrogate as a wrong type
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str], threads: int | None = None) -> list[Ids]:
+        """The ids of each text, as `encode` gives them, on `threads` threads (all cores when None)."""
+        if self._fast is None:
+            for text in texts:
+                text.encode()  # as in `encode`
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            return list(pool.map(self._encode_fast, texts))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; special tokens have none, and bytes that are not UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The exact bytes of `ids`, which need not be whole characters.
+
+        Raises:
+            IndexError: an id that is not below `vocab_size`.
+        """
+        return b"".join([self._token_bytes[i] for i in ids])
+
+    @cached_property
+    def _fast(self) -> tiktoken.Encoding | None:
+        return fast_encoding(json.loads(self._content))
+
+    def _encode_fast(self, text: str) -> Ids:
+        assert self._fast is not None
+        return self._fast.encode_to_numpy(text, disallowed_special=())
+
+
+def _token_bytes(content: dict[str, Any]) -> list[bytes]:
+    """The bytes of each id, b"" for special tokens and unused ids.
+
+    Raises:
+        ValueError: the vocabulary is not byte-level BPE.
+    """
+    if content["model"]["type"] != "BPE" or '"ByteLevel"' not in json.dumps(content["decoder"]):
+        raise ValueError("not a byte-level BPE tokenizer; only these reproduce every text exactly")
+    added = {token["id"]: token for token in content["added_tokens"]}
+    vocabulary = {i: token for token, i in content["model"]["vocab"].items() if i not in added}
+    table = [b""] * (max([*added, *vocabulary]) + 1)
+    for i, token in vocabulary.items():
+        try:
+            table[i] = token_to_bytes(token)
+        except KeyError as error:
+            raise ValueError(f"token {token!r} (id {i}) does not spell bytes, so this is not byte-level BPE") from error
+    for i, token in added.items():
+        table[i] = b"" if token["special"] else token["content"].encode()
+    return table
