@@ -10,46 +10,49 @@ from eco.files import write_json
 from eco.observe.run import RunPaths
 
 
+class Integrity:
+    """The manifest of one run.
+
+    recipe: the resolved recipe as plain data; seeds: name -> seed.
+    """
+
+    def __init__(self, run: RunPaths, recipe: Mapping[str, Any], seeds: Mapping[str, int]) -> None:
+        self._run = run
+        self._config_hash = recipe_digest(recipe)
+        self._seeds = dict(seeds)
+
+    def write(self, tracked: Iterable[Path]) -> None:
+        """Records the recipe's digest, the seeds, and path, SHA-256 and size in bytes of each tracked file.
+
+        Files inside the run directory are named relative to it, so a run that was moved as a whole still verifies.
+        """
+        files = [_entry(self._run.path, path) for path in tracked]
+        manifest = {"config_hash": self._config_hash, "seeds": self._seeds, "tracked_files": files}
+        write_json(self._run.integrity_manifest, manifest)
+
+    def differences(self) -> list[str]:
+        """What is no longer as the manifest says, one sentence each; none is `integrity_ok` = 1.
+
+        To be called at resume and at the end.
+        """
+        path = self._run.integrity_manifest
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            config_hash, seeds, files = manifest["config_hash"], manifest["seeds"], manifest["tracked_files"]
+            found = [sentence for entry in files for sentence in _differences(self._run.path, entry)]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return [f"{path.name} cannot be read: {error}"]
+        if config_hash != self._config_hash:
+            found.append("the recipe is not the one that the run started with")
+        if seeds != self._seeds:
+            found.append(f"the seeds were {seeds} and are {self._seeds}")
+        return found
+
+
 def recipe_digest(recipe: Mapping[str, Any]) -> str:
     """SHA-256 of a resolved recipe (plain data), independent of the order of its keys."""
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_manifest(
-    run: RunPaths, recipe: Mapping[str, Any], seeds: Mapping[str, int], tracked: Iterable[Path]
-) -> None:
-    """Records the recipe's digest, the seeds, and path, SHA-256 and size in bytes of each tracked file.
-
-    Files inside the run directory are named relative to it, so a run that was moved as a whole still verifies.
-    """
-    manifest = {
-        "config_hash": recipe_digest(recipe),
-        "seeds": dict(seeds),
-        "tracked_files": [_entry(run.path, path) for path in tracked],
-    }
-    write_json(run.integrity_manifest, manifest)
-
-
-def verify_manifest(run: RunPaths, recipe: Mapping[str, Any], seeds: Mapping[str, int]) -> list[str]:
-    """What differs from the manifest, one sentence each; an empty list is `integrity_ok` = 1.
-
-    To be called at resume and at the end.
-    """
-    try:
-        manifest = json.loads(run.integrity_manifest.read_text(encoding="utf-8"))
-        recorded = {entry["path"]: entry for entry in manifest["tracked_files"]}
-        config_hash, recorded_seeds = manifest["config_hash"], manifest["seeds"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return [f"{run.integrity_manifest} cannot be read: {error}"]
-    differences = []
-    if config_hash != recipe_digest(recipe):
-        differences.append("the recipe is not the one that the run started with")
-    if recorded_seeds != dict(seeds):
-        differences.append(f"the seeds were {recorded_seeds} and are {dict(seeds)}")
-    for path, entry in recorded.items():
-        differences += _file_differences(run.path, path, entry)
-    return differences
 
 
 def _entry(root: Path, path: Path) -> dict[str, Any]:
@@ -58,7 +61,8 @@ def _entry(root: Path, path: Path) -> dict[str, Any]:
     return {"path": name.as_posix(), "sha256": _sha256(full), "size": full.stat().st_size}
 
 
-def _file_differences(root: Path, name: str, entry: Mapping[str, Any]) -> list[str]:
+def _differences(root: Path, entry: Mapping[str, Any]) -> list[str]:
+    name = entry["path"]
     path = root / name
     if not path.is_file():
         return [f"{name} is gone"]

@@ -34,9 +34,12 @@ class Speed:
 
     `started` is `time.perf_counter()` at the start of the job, `beta` smooths `tokens_per_s_ema`. Call `ready` when the
     loop is about to start, `batch` after each batch arrived, `step` after each optimizer step.
+
+    `tokens_seen` counts the training tokens; a resumed run sets it to what the run has seen before.
     """
 
     def __init__(self, phases: Phases, started: float, beta: float = 0.9) -> None:
+        self.tokens_seen = 0
         self._phases = phases
         self._started = started
         self._first: dict[str, float] = {}
@@ -58,6 +61,7 @@ class Speed:
         self._mark("time_to_first_step_s")
         self._steps += 1
         self._tokens += tokens
+        self.tokens_seen += tokens
 
     def row(self) -> dict[str, float | str]:
         """The speed metrics of the interval since the last call, as means over its steps, and starts a new one.
@@ -79,6 +83,7 @@ class Speed:
         seconds["optim"] = seconds["backward"] + seconds["opt_step"] + seconds["zero_grad"]
         seconds["train_other"] = max(seconds["train"] - seconds["forward"] - seconds["optim"], 0.0)
         return {
+            "tokens_seen_total": self.tokens_seen,
             "step_time_s": usual / steps,
             "core_step_time_s": core / steps,
             "effective_step_time_s": elapsed / steps,

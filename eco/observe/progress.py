@@ -1,0 +1,90 @@
+"""The live display of a run: a bar on a terminal, plain lines elsewhere, nothing when it is switched off."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+_LINE_EVERY_S = 10.0
+"""Seconds between plain lines where the output is not a terminal."""
+
+
+class Progress:
+    """Shows step, loss, held-out bits per byte, tokens per second and the time left; a context manager.
+
+    A resumed run starts at the step of its first `update`, and the time left is reckoned from the speed seen since.
+    """
+
+    def __init__(self, total_steps: int, enabled: bool = True, console: Console | None = None) -> None:
+        self._console = console or Console()
+        self._enabled = enabled
+        self._total = total_steps
+        self._bar = self._make_bar() if enabled and self._console.is_terminal else None
+        self._task = self._bar.add_task("", total=total_steps, figures="starting") if self._bar else None
+        self._bits_per_byte: float | None = None
+        self._first: tuple[int, float] | None = None
+        self._last_line = -_LINE_EVERY_S
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """Shows a row of metrics. Of `val_bits_per_byte`, which few rows have, the newest value stays."""
+        if not self._enabled:
+            return
+        if row.get("val_bits_per_byte") is not None:
+            self._bits_per_byte = row["val_bits_per_byte"]
+        step, now = row["step"], time.monotonic()
+        if self._first is None:
+            self._first = (step, now)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, figures=self._figures(row, now))
+        elif now - self._last_line >= _LINE_EVERY_S or step >= self._total:
+            self._last_line = now
+            self.note(f"step {step}/{self._total}  {self._figures(row, now)}")
+
+    def note(self, text: str) -> None:
+        """Prints a line above the bar, as it is: no markup."""
+        if self._enabled:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def _make_bar(self) -> Bar:
+        columns = (MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"))
+        return Bar(*columns, console=self._console, refresh_per_second=2, expand=True)
+
+    def _figures(self, row: Mapping[str, Any], now: float) -> str:
+        """`loss 3.21  held-out 1.98 bits/byte  8,100 tokens/s  2:05 left`, each where it is known."""
+        loss = row.get("loss_ema", row.get("loss"))
+        rate = row.get("tokens_per_s_ema", row.get("tokens_per_s"))
+        parts = []
+        if loss is not None:
+            parts.append(f"loss {loss:.3f}")
+        if self._bits_per_byte is not None:
+            parts.append(f"held-out {self._bits_per_byte:.3f} bits/byte")
+        if rate is not None:
+            parts.append(f"{rate:,.0f} tokens/s")
+        assert self._first is not None, "update sets it"
+        first_step, began = self._first
+        if first_step < row["step"] < self._total:
+            left = (now - began) / (row["step"] - first_step) * (self._total - row["step"])
+            parts.append(f"{_clock(left)} left")
+        return "  ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    """125 -> `2:05`, 3725 -> `1:02:05`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
