@@ -11,8 +11,8 @@ class Config(OptimizerConfig):
     """Defaults are those of GPT-3 (arXiv 2005.14165): a shorter memory of the squared gradient than Adam's 0.999."""
 
     name: str = setting("adamw", "Optimizer: the name of a file in eco/optim.", flat="optimizer")
-    beta1: float = setting(0.9, "Decay of the gradient's running mean, per step.", flat="adam-beta1", ge=0, lt=1)
-    beta2: float = setting(0.95, "Decay of the squared gradient's running mean, per step.", flat="adam-beta2", ge=0, lt=1)
+    beta1: float = setting(0.9, "Decay of the running mean of gradients, per step.", flat="adam-beta1", ge=0, lt=1)
+    beta2: float = setting(0.95, "Decay of the running mean of squares, per step.", flat="adam-beta2", ge=0, lt=1)
     eps: float = setting(1e-8, "Added to the root of the squared gradient's mean.", flat="adam-eps", gt=0)
 
 

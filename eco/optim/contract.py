@@ -1,9 +1,9 @@
 """What every optimizer offers: a `Config`, and `build(config, model) -> torch.optim.Optimizer`.
 
 A file in this folder is an optimizer; the recipe's `optimizer.name` is the file's name. `build` takes the trainable
-parameters of the model and puts them into groups, each with its `initial_lr`: the trainer sets `lr` to `initial_lr` times
-the factor of its schedule before each step. Parameters are fp32 and their own master copy. The whole state goes through
-`state_dict` and `load_state_dict`, after which the next step is bit-identical to that of the optimizer that was saved.
+parameters of the model and puts them into groups, each with its `initial_lr`: before each step the trainer sets `lr` to
+`initial_lr` times the factor of its schedule. Parameters are fp32 and their own master copy. The whole state goes
+through `state_dict` and `load_state_dict`; the next step is then bit-identical to that of the optimizer that was saved.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ class OptimizerConfig(Config):
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], config: OptimizerConfig, **options: Any) -> list[dict[str, Any]]:
-    """Two parameter groups: what has two or more dimensions decays, vectors (norms, biases) do not. Empty ones are left out.
+    """Two groups: what has two or more dimensions decays, vectors (norms, biases) do not. Empty ones are left out.
 
     options: further entries of both groups.
     """
