@@ -59,20 +59,16 @@ class Evaluation(Callback):
         self.latest: Row = {}
         self.best_loss = float("inf")
         self.best_step = -1
-        self._evaluated_step = -1
         self._without_gain = 0
 
     def start(self, trainer: "Trainer") -> None:
         if not self.first:
             self.first = self._run(trainer)
-            self._evaluated_step = trainer.step
 
     def step(self, trainer: "Trainer", row: Row) -> None:
-        last = trainer.step >= trainer.config.steps
-        if not last and (not self.every or trainer.step % self.every):
+        if not trainer.ending and (not self.every or trainer.step % self.every):
             return
         row.update(self._run(trainer))
-        self._evaluated_step = trainer.step
         if row["val_loss"] < self.best_loss:
             self.best_loss, self.best_step, self._without_gain = row["val_loss"], trainer.step, 0
         else:
@@ -89,14 +85,13 @@ class Evaluation(Callback):
         best = None if self.best_step < 0 else self.best_loss
         return {
             "first": self.first, "latest": self.latest, "best_loss": best, "best_step": self.best_step,
-            "evaluated_step": self._evaluated_step, "without_gain": self._without_gain,
+            "without_gain": self._without_gain,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.first, self.latest = state["first"], state["latest"]
         self.best_loss = float("inf") if state["best_loss"] is None else state["best_loss"]
-        self.best_step, self._evaluated_step = state["best_step"], state["evaluated_step"]
-        self._without_gain = state["without_gain"]
+        self.best_step, self._without_gain = state["best_step"], state["without_gain"]
 
 
 class Saving(Callback):

@@ -47,11 +47,11 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         source: Callable[[int], Iterator[Batch]],
         precision: Precision,
+        phases: Phases,
         *,
         callbacks: Sequence[Callback] = (),
         restore: Callable[[], bool] = lambda: False,
         world: World | None = None,
-        phases: Phases | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.config = config
@@ -60,7 +60,7 @@ class Trainer:
         self.precision = precision
         self.callbacks = list(callbacks)
         self.world = world or World()
-        self.phases = phases or Phases()
+        self.phases = phases
         self.ledger = Ledger()
         for callback in self.callbacks:
             if callback.is_feature:
@@ -79,6 +79,7 @@ class Trainer:
         self._nonfinite_in_a_row = 0
         self._rolled_back_from = -1
         self._stop_reason: str | None = None
+        self.ending: str | None = None
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._training_step = torch.compile(model.training_step) if config.compile else model.training_step
         model.gradient_checkpointing = config.gradient_checkpointing
@@ -103,17 +104,20 @@ class Trainer:
         with GracefulStop() as signals:
             for callback in self.callbacks:
                 callback.start(self)
-            while not (reason := self._reason_to_end(signals)):
+            self.ending = self._budget_used() or self._asked_to_stop(signals)
+            while not self.ending:
                 began = time.perf_counter()
                 row = self._guarded_step()
                 self.seconds += time.perf_counter() - began
+                self.ending = self._budget_used()
                 for callback in self.callbacks:
                     callback.step(self, row) if row else callback.rolled_back(self)
+                self.ending = self.ending or self._asked_to_stop(signals)
             for callback in self.callbacks:
-                callback.end(self, reason)
-        return reason
+                callback.end(self, self.ending)
+        return self.ending
 
-    def _reason_to_end(self, signals: GracefulStop) -> str | None:
+    def _budget_used(self) -> str | None:
         config = self.config
         if self.step >= config.steps:
             return "steps"
@@ -121,6 +125,9 @@ class Trainer:
             return "tokens"
         if config.minutes and self.world.agree(self.seconds >= 60 * config.minutes):
             return "minutes"
+        return None
+
+    def _asked_to_stop(self, signals: GracefulStop) -> str | None:
         if self.world.agree(signals.asked is not None):
             return signals.asked or "signal"
         return self._stop_reason
@@ -147,7 +154,8 @@ class Trainer:
 
     def _step_unless_out_of_memory(self, batch: Batch) -> Row | None:
         try:
-            return self._step(batch)
+            with self.phases("train"):
+                return self._step(batch)
         except RuntimeError as error:  # torch.OutOfMemoryError on GPUs; the CPU allocator has no type of its own
             if not is_out_of_memory(error) or self.micro_batch == 1:
                 raise

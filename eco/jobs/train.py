@@ -1,0 +1,318 @@
+"""Training, from a recipe to a run directory with a trained model, its curves and its samples."""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eco import flags, machine
+from eco import recipe as recipes
+from eco.data.prepare import Prepared, prepare
+from eco.data.stream import prefetch
+from eco.evaluate.held_out import held_out_loss
+from eco.inference.engine import Engine
+from eco.jobs.parts import fit_of, language_model
+from eco.models.contract import Batch, LanguageModel
+from eco.observe.crash import write_crash_report
+from eco.observe.environment import environment
+from eco.observe.integrity import verify_manifest, write_manifest
+from eco.observe.phases import Phases
+from eco.observe.plots import plot_run
+from eco.observe.progress import Progress
+from eco.observe.run import RunDirectory, RunPaths
+from eco.observe.speed import Speed
+from eco.observe.trackers import open_trackers
+from eco.files import write_json
+from eco.plugins import find
+from eco.recipe import Recipe
+from eco.train.callbacks import Callback, Evaluation, Row, Saving
+from eco.train.checkpoint import Checkpoints
+from eco.train.distributed import World
+from eco.train.ema import WeightAverage
+from eco.train.precision import Precision, resolve_device
+from eco.train.recording import Recording
+from eco.train.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training job leaves behind."""
+
+    run: Path
+    reason: str
+    """Why it ended: steps, tokens, minutes, the name of a signal, or what stopped it early."""
+    step: int
+    before: Row
+    """Held-out measurement of the untrained model; empty in a dry run."""
+    after: Row
+    """The last held-out measurement."""
+    last_row: Row
+    """The last row of metrics.jsonl that this session wrote; empty if it made no step."""
+    parameters: Mapping[str, int]
+    samples: list[str] = field(default_factory=list)
+    plots: list[Path] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """The same as plain data for JSON."""
+        return {
+            "run": str(self.run), "reason": self.reason, "step": self.step, "before": self.before, "after": self.after,
+            "last_row": self.last_row, "parameters": dict(self.parameters), "samples": self.samples,
+            "plots": [str(path) for path in self.plots],
+        }  # fmt: skip
+
+
+def train(recipe: str, overrides: Mapping[str, Any] | None = None, *, quiet: bool = True) -> Result:
+    """Trains a recipe: `eco.train("demo", {"train.steps": 100})`. Goes on where the run directory's run stopped.
+
+    Raises:
+        ValueError: the recipe, the data or the run directory cannot be used; the message says how to mend it.
+    """
+    return train_recipe(recipes.load(recipe, flags.from_mapping(overrides or {})), recipe, quiet=quiet)
+
+
+def resume(run: str | Path, overrides: Mapping[str, Any] | None = None, *, quiet: bool = True) -> Result:
+    """Goes on with the run in a run directory; `overrides` may change what the saved state does not depend on."""
+    path = Path(run).absolute()
+    recipe = recipes.load(str(path), flags.from_mapping(overrides or {}))
+    return train_recipe(recipe.model_copy(update={"output_dir": str(path), "resume": True}), path.name, quiet=quiet)
+
+
+def train_recipe(recipe: Recipe, name: str, *, dry_run: bool = False, quiet: bool = False) -> Result:
+    """Trains a resolved recipe; `name` is what it was called, for the default run directory.
+
+    dry_run: builds everything, data included, and returns before the first step.
+    """
+    started = time.perf_counter()
+    machine.prepare()
+    world = World()
+    output = Path(recipe.output_dir) if recipe.output_dir else default_output(name)
+    opened: AbstractContextManager[RunPaths] = RunDirectory(output) if world.is_main else nullcontext(RunPaths(output))
+    try:
+        with opened as run, Progress(recipe.train.steps, not (quiet or recipe.log.quiet or dry_run)) as progress:
+            progress.note(f"run directory: {run.path}")
+            return _Job(recipe, run, world, progress, started).run_to_the_end(dry_run)
+    finally:
+        world.close()
+
+
+def default_output(name: str) -> Path:
+    """runs/NAME under the working directory. A run's own recipe repeats it beside the run: RUN-2, RUN-3, ..."""
+    path = Path(name)
+    if not path.suffix and not path.is_dir():
+        return Path("runs", name).absolute()
+    source = path.absolute() if path.is_dir() else path.absolute().parent
+    if not (source / "status.json").exists():
+        return Path("runs", path.stem).absolute()
+    number = 2
+    while (candidate := source.with_name(f"{source.name}-{number}")).exists():
+        number += 1
+    return candidate
+
+
+class _Job:
+    """The parts of one training session, built in order; `run_to_the_end` tells the story."""
+
+    def __init__(self, recipe: Recipe, run: RunPaths, world: World, progress: Progress, started: float) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.world = world
+        self.progress = progress
+        self.device = resolve_device(recipe.train.device)
+        self.precision = Precision(recipe.train.precision, self.device)
+        self.phases = Phases(self.device)
+        self.speed = Speed(self.phases, started)
+        self.checkpoints = Checkpoints(
+            Path(recipe.checkpoint.directory or run.checkpoints), keep=recipe.checkpoint.keep
+        )
+        if not recipe.resume and world.is_main:
+            self._set_aside()
+        world.wait()
+        self.data = self._prepare_data()
+        self.model: LanguageModel = language_model(recipe, self.data.tokenizer, self.device)
+        self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
+        self.evaluation = Evaluation(self._measure, recipe.train.eval_every, recipe.train.patience)
+        self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
+        self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0}
+        self.recording = self._open_recording() if world.is_main else None
+        self.trainer = self._build_trainer()
+
+    def run_to_the_end(self, dry_run: bool) -> Result:
+        restored = self._restore()
+        self.session["checkpoint_resume_step"] = self.trainer.step
+        if self.world.is_main:
+            self._describe(restored)
+        self._announce(restored)
+        if dry_run:
+            return self._result("dry run")
+        try:
+            reason = self.trainer.fit()
+        except BaseException as error:
+            self._crashed(error)
+            raise
+        ended = reason in ("steps", "tokens", "minutes") or not reason.startswith("SIG")
+        if self.recording:
+            self.recording.finish("finished" if ended else "stopped", self.trainer.step)
+        if not (ended and self.world.is_main):
+            return self._result(reason)
+        return self._result(reason, self._samples(), plot_run(self.run.path))
+
+    def _prepare_data(self) -> Prepared:
+        """The corpus as token stores; the first process builds what the others then find ready."""
+        if not self.world.is_main:
+            self.world.wait()
+        data = prepare(self.recipe.data, self.recipe.tokenizer, self.recipe.model_context(), note=self.progress.note)
+        if self.world.is_main:
+            self.world.wait()
+        return data
+
+    def _open_recording(self) -> Recording:
+        assert isinstance(self.run, RunDirectory), "the main process holds the lock"
+        trackers = open_trackers(self.recipe.log.trackers, self.run.path, self.recipe.model_dump(mode="json"))
+        return Recording(self.run, self.recipe.log, self.speed, self.progress, trackers, self.session)
+
+    def _build_trainer(self) -> Trainer:
+        callbacks: list[Callback] = [self.average] if self.average else []
+        callbacks.append(self.evaluation)
+        if self.recording:
+            callbacks += [self.recording, Saving(self._save, self.recipe.checkpoint, self.evaluation)]
+        return Trainer(
+            self.recipe.train,
+            self.model,
+            self.optimizer,
+            self._batches,
+            self.precision,
+            self.phases,
+            callbacks=callbacks,
+            restore=self._restore,
+            world=self.world,
+            note=self.progress.note,
+        )
+
+    def _batches(self, position: int) -> Iterator[Batch]:
+        """This process's share of each global batch, from sample `position` on."""
+        train = self.recipe.train
+        share = train.batch_size * train.accumulation
+        first = position + self.world.rank * share
+        for batch in prefetch(self.data.stream, first, share, stride=share * self.world.size):
+            self.speed.batch()
+            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def _measure(self) -> Row:
+        windows = self.data.held_out.batches(self.recipe.train.batch_size, self.recipe.train.eval_windows)
+        lengths = torch.from_numpy(self.data.tokenizer.token_lengths)
+        with self.average.applied() if self.average else nullcontext():
+            return held_out_loss(self.model, windows, lengths, self.precision)
+
+    def _save(self, best: bool) -> None:
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "trainer": self.trainer.state_dict(),
+        }
+        fit = fit_of(self.recipe, self.data.tokenizer)
+        path = self.checkpoints.save(self.trainer.step, parts, fit=fit, best=best)
+        if self.recording:
+            self.recording.saved(path.name)
+
+    def _restore(self) -> bool:
+        """Loads the newest sound checkpoint that fits into model, optimizer and trainer; False if there is none."""
+        if not self.world.is_main:
+            self.world.wait()
+        loaded = self.checkpoints.load_newest(fit_of(self.recipe, self.data.tokenizer))
+        if self.world.is_main:
+            self.world.wait()
+        self.session["checkpoint_quarantine_count"] += self.checkpoints.quarantined
+        if loaded is None:
+            return False
+        self.model.load_state_dict(loaded.parts["model"])
+        self.optimizer.load_state_dict(loaded.parts["optimizer"])
+        self.trainer.load_state_dict(loaded.parts["trainer"])
+        return True
+
+    def _set_aside(self) -> None:
+        """Moves what an earlier run left in the directory to `previous/N`: --no-resume loses nothing."""
+        old = [self.run.metrics, self.run.recipe, self.run.tokenizer, self.run.status, self.run.plots, self.run.samples]
+        if not self.run.metrics.exists() and not self.checkpoints.entries():
+            return
+        number = 1
+        while (target := self.run.path / "previous" / str(number)).exists():
+            number += 1
+        target.mkdir(parents=True)
+        for path in [p for p in old if p.exists()]:
+            path.rename(target / path.name)
+        if self.checkpoints.directory.exists():
+            shutil.move(self.checkpoints.directory, target / "checkpoints")
+        for folder in [*self.run.folders(), self.checkpoints.directory]:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.progress.note(f"the earlier run was moved to {target}")
+
+    def _describe(self, restored: bool) -> None:
+        """Writes what the run is: recipe, tokenizer, environment, and the digests that prove they stay as they are."""
+        plain = self.recipe.model_dump(mode="json", exclude={"output_dir", "resume"})
+        seeds = {"seed": self.recipe.train.seed}
+        if restored and (differences := verify_manifest(self.run, plain, seeds)):
+            self.progress.note("changed since the run started: " + "; ".join(differences))
+        recipes.save(self.recipe.model_copy(update={"output_dir": None, "resume": True}), self.run.recipe)
+        self.data.tokenizer.save(self.run.tokenizer)
+        write_json(self.run.environment, environment())
+        write_manifest(self.run, plain, seeds, [self.run.recipe, self.run.tokenizer])
+
+    def _announce(self, restored: bool) -> None:
+        parameters = sum(self.model.parameter_table().values())
+        self.progress.note(
+            f"{self.recipe.model.family}: {parameters / 1e6:.1f} M parameters, {self.precision.name} on {self.device}; "
+            f"{self.data.report}"
+        )
+        if restored and self.trainer.step >= self.recipe.train.steps:
+            self.progress.note(
+                f"finished already at step {self.trainer.step}; raise --steps to go on, or --no-resume to start anew"
+            )
+        elif restored:
+            self.progress.note(f"going on at step {self.trainer.step}")
+
+    def _crashed(self, error: BaseException) -> None:
+        if not self.recording:
+            return
+        report = write_crash_report(
+            self.run,
+            self.trainer.step,
+            error,
+            last_metrics=self.recording.last_row,
+            features=self.trainer.ledger.row(),
+            recipe=self.recipe.model_dump(mode="json"),
+        )
+        self.recording.finish("crashed", self.trainer.step)
+        self.progress.note(f"crash report: {report}")
+
+    def _samples(self) -> list[str]:
+        """Continues the recipe's prompts with the trained (averaged, where it averages) weights; keeps them as text."""
+        if not self.recipe.prompts:
+            return []
+        with self.average.applied() if self.average else nullcontext():
+            engine = Engine(self.model, self.data.tokenizer)
+            completions = engine.generate(self.recipe.prompts, self.recipe.sampling)
+        texts = [prompt + rows[0].text for prompt, rows in zip(self.recipe.prompts, completions, strict=True)]
+        file = self.run.samples / f"step_{self.trainer.step:08d}.txt"
+        file.write_text("\n\n----\n\n".join(texts) + "\n", encoding="utf-8")
+        return texts
+
+    def _result(self, reason: str, samples: list[str] | None = None, plots: list[Path] | None = None) -> Result:
+        return Result(
+            run=self.run.path,
+            reason=reason,
+            step=self.trainer.step,
+            before=self.evaluation.first,
+            after=self.evaluation.latest,
+            last_row=self.recording.last_row if self.recording else {},
+            parameters=self.model.parameter_table(),
+            samples=samples or [],
+            plots=plots or [],
+        )
