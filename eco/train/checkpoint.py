@@ -51,13 +51,11 @@ class Loaded:
 
     parts: as given to `save`. CPU tensors, memory-mapped copy-on-write: they cost memory when they are touched, and
         writing to one changes neither the file nor another process.
-    quarantined: damaged ones that were moved aside to find this one.
     """
 
     step: int
     path: Path
     parts: dict[str, Any]
-    quarantined: int
 
 
 class Checkpoints:
@@ -65,19 +63,22 @@ class Checkpoints:
 
     directory: made when the first one is saved.
     keep: newest ones to keep; the best one stays beside them.
-    fit: what a checkpoint must have in common with the run that loads it (JSON), such as the model's family and shape.
+    quarantined: damaged ones that the latest `load_newest` moved aside.
     """
 
-    def __init__(self, directory: Path, keep: int = 3, fit: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, directory: Path, keep: int = 3) -> None:
         assert keep >= 1, "the newest checkpoint is never removed"
         self.directory = directory
         self.keep = keep
-        self.fit = dict(fit or {})
+        self.quarantined = 0
 
-    def save(self, step: int, parts: Mapping[str, Any], *, best: bool = False) -> Path:
+    def save(
+        self, step: int, parts: Mapping[str, Any], *, fit: Mapping[str, Any] | None = None, best: bool = False
+    ) -> Path:
         """Writes a checkpoint, replacing one of the same step; then removes those beyond `keep`.
 
         parts: name -> nested state, see `tree.split`; tensors are saved once however often they occur within a part.
+        fit: what a run that loads this must have in common with it (JSON), such as the model's family and shape.
         best: from now on this is the best one.
 
         Raises:
@@ -90,7 +91,7 @@ class Checkpoints:
         beside = self.directory / f"{_SAVING}{target.name}"
         with _explaining(beside, step):
             beside.mkdir()
-            self._write(beside, step, parts)
+            self._write(beside, step, parts, dict(fit or {}))
             self._move_into_place(beside, target)
             if best:
                 write_json(self.directory / "best.json", {"step": step, "checkpoint": target.name})
@@ -120,8 +121,10 @@ class Checkpoints:
         except Damaged as error:
             return [str(error)]
 
-    def load(self, path: Path) -> Loaded:
+    def load(self, path: Path, fit: Mapping[str, Any] | None = None) -> Loaded:
         """The content of one checkpoint.
+
+        fit: see `save`; None asks for nothing.
 
         Raises:
             ValueError: it does not exist, is damaged (`Damaged`), or does not fit (the message names each difference).
@@ -129,32 +132,33 @@ class Checkpoints:
         if not path.is_dir():
             raise ValueError(f"no checkpoint at {path}; there is: {', '.join(e.path.name for e in self.entries())}")
         manifest = Manifest.read(path)
-        check_fit(path, manifest.fit, self.fit)
+        if fit is not None:
+            check_fit(path, manifest.fit, fit)
         if problems := damages(path, manifest):
             raise Damaged(f"checkpoint {path} is damaged: {'; '.join(problems)}")
         structures = json.loads((path / STATE).read_text("utf-8"))
         parts = {name: tree.join(structure, _tensors_of(path, name)) for name, structure in structures.items()}
-        return Loaded(manifest.step, path, parts, quarantined=0)
+        return Loaded(manifest.step, path, parts)
 
-    def load_newest(self) -> Loaded | None:
+    def load_newest(self, fit: Mapping[str, Any] | None = None) -> Loaded | None:
         """The newest sound checkpoint; the damaged ones above it go to quarantine. None if there is none at all.
+
+        For the process that writes; the others take `entries` and `load`.
 
         Raises:
             ValueError: the newest sound one does not fit; nothing is moved for that.
         """
         self._clean()
-        quarantined = 0
+        self.quarantined = 0
         for entry in reversed(self.entries()):
             try:
-                found = self.load(entry.path)
+                return self.load(entry.path, fit)
             except Damaged as error:
                 self._quarantine(entry.path, str(error))
-                quarantined += 1
-                continue
-            return Loaded(found.step, found.path, found.parts, quarantined)
+                self.quarantined += 1
         return None
 
-    def _write(self, folder: Path, step: int, parts: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, step: int, parts: Mapping[str, Any], fit: dict[str, Any]) -> None:
         structures = {}
         files = []
         for name, value in parts.items():
@@ -164,7 +168,7 @@ class Checkpoints:
                 files.append(describe(folder / f"{name}.safetensors"))
         write_json(folder / STATE, structures)
         files.append(describe(folder / STATE))
-        Manifest(step, self.fit, tuple(files)).write(folder)
+        Manifest(step, fit, tuple(files)).write(folder)
 
     def _move_into_place(self, beside: Path, target: Path) -> None:
         """The rename that makes a checkpoint visible; an older one of the same step steps aside for that moment."""

@@ -34,7 +34,7 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """step: optimizer steps done; fit: see `Checkpoints`; files: every file but the manifest itself."""
+    """step: optimizer steps done; fit: see `Checkpoints.save`; files: every file but the manifest itself."""
 
     step: int
     fit: dict[str, Any]
@@ -61,7 +61,7 @@ class Manifest:
             raise Damaged(f"{folder / MANIFEST} does not have the digest that it states")
         if body["format"] > FORMAT:
             raise ValueError(
-                f"checkpoint {folder} has format {body['format']}, which this version ({FORMAT}) does not know; update it"
+                f"checkpoint {folder} has format {body['format']}, newer than {FORMAT}, which is known here; update"
             )
         return Manifest(body["step"], body["fit"], tuple(File(**file) for file in body["files"]))
 
