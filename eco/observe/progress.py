@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 _LINE_EVERY_S = 10.0
 """Seconds between plain lines where the output is not a terminal."""
@@ -61,8 +62,17 @@ class Progress:
             self._bar.stop()
 
     def _make_bar(self) -> Bar:
-        columns = (MofNCompleteColumn(), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"))
-        return Bar(*columns, console=self._console, refresh_per_second=2, expand=True)
+        steps = Column(no_wrap=True, min_width=2 * len(str(self._total)) + 1)
+        bar = Column(ratio=1)
+        figures = Column(no_wrap=True)
+        return Bar(
+            MofNCompleteColumn(table_column=steps),
+            BarColumn(bar_width=None, table_column=bar),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=figures),
+            console=self._console,
+            refresh_per_second=2,
+            expand=True,
+        )
 
     def _figures(self, row: Mapping[str, Any], now: float) -> str:
         """`loss 3.21  held-out 1.98 bits/byte  8,100 tokens/s  2:05 left`, each where it is known."""
