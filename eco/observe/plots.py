@@ -32,7 +32,7 @@ _FEW = 40
 """Curves of fewer points also show the points."""
 
 _BINS = 80
-"""Shares and effective speed are means over at most this many spans of steps."""
+"""Shares are means over at most this many spans of steps."""
 
 
 def plot_run(run_dir: Path) -> list[Path]:
@@ -81,18 +81,16 @@ def learning_rate_figure(rows: Sequence[Row]) -> Figure | None:
 
 
 def speed_figure(rows: Sequence[Row]) -> Figure | None:
-    """Tokens per second: of each step, their moving average, and with evaluation and checkpoints counted in."""
+    """Tokens per second: of each step, their moving average, and the mean so far with evaluation and saving."""
     figure, axes = _canvas("Speed", "tokens per second")
     _curve(axes, rows, "tokens_per_s", "each step", GREY, faint=True)
     _curve(axes, rows, "tokens_per_s_ema", "moving average", BLUE)
-    timed = [row for row in rows if row.get("effective_step_time_s")]
+    timed = _timed(rows)
     if timed:
-        edges, spans = _spans(timed)
-        seconds = _sums(spans, timed, "effective_step_time_s")
-        in_row = [row["effective_tokens_per_s"] * row["effective_step_time_s"] for row in timed]
-        tokens = np.bincount(spans, weights=in_row)
-        label = "evaluation and saving included"
-        axes.stairs(tokens / seconds, edges, baseline=None, color=ORANGE, linewidth=1.6, label=label)
+        steps, seconds = _columns(timed, "effective_step_time_s")
+        tokens = seconds * _columns(timed, "effective_tokens_per_s")[1]
+        label = "mean so far, evaluation and saving included"
+        axes.plot(steps, np.cumsum(tokens) / np.cumsum(seconds), color=ORANGE, linewidth=1.8, label=label)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return _finished(figure, axes)
@@ -100,7 +98,7 @@ def speed_figure(rows: Sequence[Row]) -> Figure | None:
 
 def phases_figure(rows: Sequence[Row]) -> Figure | None:
     """How the time of the steps is shared out among the phases, in percent, stacked."""
-    timed = [row for row in rows if row.get("effective_step_time_s")]
+    timed = _timed(rows)
     if not timed:
         return None
     figure, axes = _canvas("Where the time goes", "share of the time (%)")
@@ -132,7 +130,7 @@ def _canvas(title: str, y_label: str) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     return figure, axes
 
@@ -152,6 +150,11 @@ def _finished(figure: Figure, axes: Axes, *, legend: bool = True) -> Figure | No
     if legend:
         axes.legend(frameon=False)
     return figure
+
+
+def _timed(rows: Iterable[Row]) -> list[Row]:
+    """The rows that tell their speed: all but that of the start."""
+    return [row for row in rows if row.get("effective_step_time_s")]
 
 
 def _columns(rows: Iterable[Row], key: str) -> tuple[Any, Any]:
