@@ -1,0 +1,110 @@
+import pytest
+
+from eco import recipe as recipes
+from eco.flags import from_mapping, parse
+
+
+def load(*words: str, name: str = "demo") -> recipes.Recipe:
+    return recipes.load(name, parse(list(words)))
+
+
+def write(folder, text, name="mine.yaml"):
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_dotted_keys_and_flat_names_set_the_same_field():
+    assert load("--train.steps", "60").train.steps == load("--steps", "60").train.steps == 60
+    assert load("--no-resume").resume is False
+    assert load("--train.compile").train.compile is True
+    assert load("--no-train.compile", "--d-model", "64").model.width == 64
+
+
+def test_the_last_flag_wins_and_recipes_win_over_what_they_extend(tmp_path):
+    assert load("--steps", "1", "--train.steps", "2").train.steps == 2
+    child = write(tmp_path, "extends: demo\ntrain: {steps: 5}\n")
+    recipe = load(name=child)
+    assert recipe.train.steps == 5
+    assert recipe.model == load().model
+
+
+def test_lists_dictionaries_and_none_are_understood():
+    recipe = load("--prompts", "a", "b", "--train.loss_weights.lm", "0.5", "--max-tokens", "none")
+    assert recipe.prompts == ("a", "b")
+    assert recipe.train.loss_weights == {"lm": 0.5}
+    assert recipe.train.tokens is None
+
+
+def test_values_from_python_are_taken_as_they_are():
+    recipe = recipes.load("demo", from_mapping({"train.steps": 3, "prompts": ["x y"], "resume": False}))
+    assert (recipe.train.steps, recipe.prompts, recipe.resume) == (3, ("x y",), False)
+
+
+def test_another_plugin_keeps_only_the_keys_that_it_knows():
+    recipe = load("--optimizer", "adamw", "--lr", "0.001")
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adamw", 0.001)
+    other = load("--family", "gpt2")
+    assert other.model.family == "gpt2"
+    assert other.model.width == load().model.width
+
+
+def test_saving_and_loading_gives_an_equal_recipe(tmp_path):
+    recipe = load("--steps", "7", "--data.paths", "some/folder")
+    recipes.save(recipe, tmp_path / "recipe.yaml")
+    again = recipes.load(str(tmp_path / "recipe.yaml"))
+    assert again.model_dump() == recipe.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--train.stepz", "6"], "unknown setting --train.stepz on the command line; did you mean 'train.steps'"),
+        (["--stepss", "6"], "did you mean 'steps'"),
+        (["--steps", "-3"], "train.steps: .*greater than 0"),
+        (["--steps", "many"], "train.steps: .*integer.*many"),
+        (["--steps"], "--steps on the command line needs a value"),
+        (["--steps", "1", "2"], "takes one value, not 2"),
+        (["--d-model", "65"], "65"),
+        (["--optimizer", "adamww"], "no 'adamww' in eco/optim; did you mean 'adamw'"),
+        (["--family", "gtp2"], "did you mean 'gpt2'"),
+    ],
+)
+def test_bad_flags_say_what_and_where(words, message):
+    with pytest.raises(ValueError, match=message):
+        load(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: demo\ntrian: {steps: 5}\n", "unknown key trian; did you mean 'train'"),
+        ("extends: demo\ntrain: {stepz: 5}\n", "unknown key train.stepz; did you mean 'steps'"),
+        ("extends: demoo\n", "no recipe 'demoo'; did you mean 'demo'"),
+        ("train: {steps: 5}\n", "no model.family"),
+        ("- a list\n", "must be a YAML mapping"),
+        ("a: [\n", "cannot read the recipe"),
+    ],
+)
+def test_bad_recipes_say_what_and_where(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load(name=write(tmp_path, text))
+
+
+def test_a_recipe_that_extends_itself_is_refused(tmp_path):
+    path = tmp_path / "loop.yaml"
+    path.write_text(f"extends: {path}\n")
+    with pytest.raises(ValueError, match="extends itself"):
+        load(name=str(path))
+
+
+def test_all_errors_are_listed_not_the_first():
+    with pytest.raises(ValueError, match=r"(?s)train.steps.*train.batch_size"):
+        load("--steps", "0", "--batch-size", "0")
+
+
+def test_flat_names_are_unique_in_every_recipe():
+    for name in recipes.names():
+        flats = [recipes.flat_name(info) for _, info, _ in recipes.settings(recipes.load(name))]
+        used = [flat for flat in flats if flat]
+        assert len(used) == len(set(used)), name
