@@ -1,0 +1,41 @@
+"""Local files: a file, a folder (searched to any depth, hidden and `__pycache__` folders left out) or a glob."""
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from eco.data.readers import SUFFIXES, can_read, read_file
+from eco.data.sources.contract import SourceOptions
+
+
+def documents(location: str, options: SourceOptions) -> Iterator[str]:
+    """The documents of every file that `location` names, files ordered by path.
+
+    Raises:
+        ValueError: nothing is there, or nothing that can be read; a malformed file.
+    """
+    for path in _find(location):
+        yield from read_file(path, options)
+
+
+def _find(location: str) -> list[Path]:
+    path = Path(location).expanduser()
+    if path.exists():
+        found = [path]
+    else:
+        found = [Path(match) for match in glob.glob(str(path), recursive=True)]
+    if not found:
+        what = "no file matches" if glob.has_magic(location) else "no such file or folder:"
+        raise ValueError(f"data.paths: {what} {location!r} (seen from {Path.cwd()})")
+    files = {file for start in found for file in (_inside(start) if start.is_dir() else [start])}
+    readable = sorted(file for file in files if can_read(file))
+    if not readable:
+        raise ValueError(f"data.paths: {location!r} holds {len(files)} files, none ending in {', '.join(SUFFIXES)}")
+    return readable
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        yield from (Path(parent, name) for name in files if not name.startswith("."))
