@@ -8,8 +8,6 @@ from importlib import metadata
 from typing import Any
 
 from eco import machine
-from eco.files import write_json
-from eco.observe.run import RunPaths
 
 _PACKAGES = ("eco-lm", "torch", "numpy", "pydantic", "tyro", "PyYAML", "tokenizers", "tiktoken", "safetensors")
 
@@ -24,11 +22,6 @@ def environment() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "argv": sys.argv,
     }
-
-
-def write_environment(run: RunPaths) -> None:
-    """Writes the environment of this process into the run directory, over that of an earlier session."""
-    write_json(run.environment, environment())
 
 
 def installed_version(package: str) -> str | None:
