@@ -4,14 +4,17 @@ from typing import Literal
 
 from torch import Tensor
 
-from eco.kernels.activation import eager
+from eco.kernels.activation import cpu, eager
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """silu(gate) * up (arXiv 2002.05202); both of one shape."""
-    return eager.swiglu(gate, up)
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up (arXiv 2002.05202).
+
+    gate_up: (..., 2F), the gate's F units, then the others, as one projection yields them. Returns (..., F).
+    """
+    return cpu.swiglu(gate_up) if cpu.able(gate_up) else eager.swiglu(gate_up)
 
 
 def gelu(x: Tensor, approximate: Literal["none", "tanh"] = "none") -> Tensor:
     """GELU (arXiv 1606.08415), exact or with the tanh approximation that GPT-2 uses."""
-    return eager.gelu(x, approximate)
+    return cpu.gelu_tanh(x) if approximate == "tanh" and cpu.able(x) else eager.gelu(x, approximate)

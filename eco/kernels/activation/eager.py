@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+def swiglu(gate_up: Tensor) -> Tensor:
     """See `eco.kernels.activation.swiglu`."""
+    gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 
-def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+def swiglu(gate_up: Tensor) -> Tensor:
     """See `eco.kernels.activation.swiglu`."""
+    gate, up = gate_up.chunk(2, dim=-1)
     return gate / (1 + torch.exp(-gate)) * up
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from eco.kernels.cross_entropy import eager
+from eco.kernels.cross_entropy import cpu, eager
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
@@ -10,5 +10,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore
 
     hidden: (N, D); weight: (V, D); targets: (N,) int64. The product runs in autocast's dtype, the softmax in fp32.
     Returns an fp32 scalar: NaN where every target is ignored, as in torch.
+
+    Raises:
+        IndexError: a target that is neither in 0 .. V - 1 nor ignored.
     """
+    if cpu.able(hidden, weight, targets):
+        return cpu.linear_cross_entropy(hidden, weight, targets, ignore_index)
     return eager.linear_cross_entropy(hidden, weight, targets, ignore_index)

@@ -1,9 +1,11 @@
 """Causal self-attention with grouped queries (GQA, arXiv 2305.13245); as many key heads as heads is the usual kind."""
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eco.kernels.attention import causal_attention
+from eco.kernels.attention import causal_attention, packed_attention
 from eco.kernels.rotary import rotate
 from eco.models.layers.cache import Past
 from eco.models.layers.norm import RMSNorm
@@ -36,11 +38,15 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, past: Past | None = None) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        if past is None and self.query_norm is None:
+            packed = packed_attention(self.qkv(x), self.heads, self.kv_heads, rotation, dropout)
+            return cast(Tensor, self.output(packed))
         q, k, v = self._heads_of(x, rotation)
         if past is not None:
             keys, values = past.append(k, v)
         if past is None or (past.start == 0 and past.mask is None):
-            y = causal_attention(q, k, v, self.dropout if self.training else 0.0)
+            y = causal_attention(q, k, v, dropout)
         else:
             grouped = self.heads != self.kv_heads
             y = F.scaled_dot_product_attention(q.to(keys.dtype), keys, values, past.mask, enable_gqa=grouped)

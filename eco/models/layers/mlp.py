@@ -30,6 +30,5 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(feed_forward, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        y: Tensor = self.down(swiglu(gate, up))
+        y: Tensor = self.down(swiglu(self.gate_up(x)))
         return y

@@ -1,0 +1,309 @@
+// One token through a whole transformer, for a few rows at once, in fp32.
+//
+// A token at batch 1 costs one reading of all weights, and little else: at this size calls of separate operations take
+// longer than the arithmetic. So everything happens in one parallel region, in which every matrix product is split by
+// its output rows: each number is computed by one thread in a fixed order, whatever the number of threads or rows, so
+// results are equal bit for bit between them.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <omp.h>
+#include <utility>
+
+#include "numbers.h"
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+constexpr int TILE_ROWS = 4;
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+inline Vector vector_at(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+
+enum Activation : int64_t { SWIGLU, GELU, GELU_TANH };
+
+struct Norm {            // LayerNorm where there is a bias, else RMSNorm; weight null: none
+    const float *weight, *bias;
+    double eps;
+};
+
+struct Linear {          // weight (rows, columns); bias (rows) or null
+    const float *weight, *bias;
+    int64_t rows, columns;
+};
+
+struct Layer {
+    Norm attention_norm;
+    Linear qkv;          // query heads, then key heads, then value heads
+    Norm query_norm, key_norm;
+    Linear output;
+    Norm mlp_norm;
+    Linear up;           // SwiGLU: the gate's units, then the others
+    Linear down;
+};
+
+struct Model {
+    const Layer* layers;
+    int64_t layer_count, width, heads, kv_heads, head_size, activation;
+    const float *embedding, *positions;  // positions null: none are learned
+    Norm norm;
+    Linear head;
+};
+
+struct Step {
+    int64_t rows, threads;               // threads: at most so many
+    const int64_t* tokens;               // (rows)
+    const int64_t* padding;              // (rows), or null: none
+    const float *cos, *sin;              // (head_size / 2) of this position, or null: no rotation
+    float *keys, *values;                // (layers, rows, kv_heads, capacity, head_size)
+    int64_t layer_stride, row_stride, head_stride, position_stride;  // in numbers, of both caches
+    int64_t length;                      // positions in the cache before this token
+    float* logits;                       // (rows, vocabulary)
+    float* scratch;                      // scratch_size numbers
+};
+
+// (1 + tanh(a)) / 2 = sigmoid(2 a)
+inline float gelu_tanh(float x) { return x * sigmoid_of(1.5957691216f * (x + 0.044715f * x * x * x)); }
+
+// erf by Abramowitz and Stegun 7.1.26, absolute error below 2e-7.
+inline float gelu(float x) {
+    const float z = std::fabs(x) * 0.7071067812f;
+    const float t = 1.0f / (1.0f + 0.3275911f * z);
+    const float poly =
+        t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    const float erf = 1.0f - poly * exp_of(-z * z);
+    return 0.5f * x * (1.0f + std::copysign(erf, x));
+}
+
+struct Team {
+    int64_t thread, threads;
+};
+
+// The part of `count` that one thread does, in multiples of `unit` but for the end.
+struct Share {
+    int64_t begin, end;
+    Share(int64_t count, int64_t unit, Team team) {
+        const int64_t units = (count + unit - 1) / unit;
+        begin = std::min(count, units * team.thread / team.threads * unit);
+        end = std::min(count, units * (team.thread + 1) / team.threads * unit);
+    }
+};
+
+// out[b][row] (+)= weight[row] . input[b] + bias[row] for R rows of the weight and B inputs: each weight is read once,
+// R x B sums stay in registers.
+template <int R, int B>
+inline void tile(const Linear& linear, const float* input, int64_t row, float* out, bool add) {
+    const int64_t columns = linear.columns;
+    const float* weight = linear.weight + row * columns;
+    Vector acc[R][B] = {};
+    int64_t c = 0;
+    for (; c + LANES <= columns; c += LANES)
+        for (int r = 0; r < R; ++r) {
+            const float* at = weight + r * columns + c;
+            __builtin_prefetch(at + 2 * R * columns);  // two tiles ahead
+            const Vector w = vector_at(at);
+            for (int b = 0; b < B; ++b) acc[r][b] += w * vector_at(input + b * columns + c);
+        }
+    for (int r = 0; r < R; ++r)
+        for (int b = 0; b < B; ++b) {
+            float sum = linear.bias ? linear.bias[row + r] : 0.0f;
+            for (int lane = 0; lane < LANES; ++lane) sum += acc[r][b][lane];
+            for (int64_t i = c; i < columns; ++i) sum += weight[r * columns + i] * input[b * columns + i];
+            float& place = out[b * linear.rows + row + r];
+            place = add ? place + sum : sum;
+        }
+}
+
+template <int R>
+inline void all_inputs(const Linear& linear, const float* input, int64_t count, int64_t row, float* out, bool add) {
+    const auto at = [&](int64_t b) { return input + b * linear.columns; };
+    const auto to = [&](int64_t b) { return out + b * linear.rows; };
+    int64_t b = 0;
+    for (; b + 4 <= count; b += 4) tile<R, 4>(linear, at(b), row, to(b), add);
+    for (; b + 2 <= count; b += 2) tile<R, 2>(linear, at(b), row, to(b), add);
+    for (; b < count; ++b) tile<R, 1>(linear, at(b), row, to(b), add);
+}
+
+// out (count, rows) = or += input (count, columns) times the transposed weight, for this team member's rows.
+void multiply(const Linear& linear, const float* input, int64_t count, Team team, float* out, bool add = false) {
+    const Share share(linear.rows, TILE_ROWS, team);
+    int64_t row = share.begin;
+    for (; row + TILE_ROWS <= share.end; row += TILE_ROWS) all_inputs<TILE_ROWS>(linear, input, count, row, out, add);
+    for (; row < share.end; ++row) all_inputs<1>(linear, input, count, row, out, add);
+}
+
+inline float dot(const float* a, const float* b, int64_t size) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < size; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+void normalise(const Norm& norm, const float* x, int64_t size, float* out) {
+    float mean = 0.0f;
+    if (norm.bias) {
+#pragma omp simd reduction(+ : mean)
+        for (int64_t i = 0; i < size; ++i) mean += x[i];
+        mean /= size;
+    }
+    float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+    for (int64_t i = 0; i < size; ++i) square += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1.0f / std::sqrt(square / size + static_cast<float>(norm.eps));
+    for (int64_t i = 0; i < size; ++i)
+        out[i] = (x[i] - mean) * scale * norm.weight[i] + (norm.bias ? norm.bias[i] : 0.0f);
+}
+
+void normalise_rows(const Norm& norm, const float* x, int64_t rows, int64_t size, float* out) {
+    for (int64_t b = 0; b < rows; ++b) normalise(norm, x + b * size, size, out + b * size);
+}
+
+// A query or key head made ready: QK-norm and rotation (first half of the head against the second), where they are.
+void prepare_head(const Norm& norm, const Step& step, const float* head, int64_t size, float* out) {
+    if (norm.weight)
+        normalise(norm, head, size, out);
+    else
+        std::copy(head, head + size, out);
+    if (!step.cos) return;
+    const int64_t half = size / 2;
+    for (int64_t i = 0; i < half; ++i) {
+        const float a = out[i], b = out[i + half];
+        out[i] = a * step.cos[i] - b * step.sin[i];
+        out[i + half] = b * step.cos[i] + a * step.sin[i];
+    }
+}
+
+struct Past {
+    const float *keys, *values;          // (count, size), `stride` numbers apart
+    int64_t count, stride;
+};
+
+// Softmax attention of one query over the past and over the new position.
+void attend(const float* query, const Past& past, const float* key, const float* value, int64_t size, float* scores,
+            float* out) {
+    const float scale = 1.0f / std::sqrt(static_cast<float>(size));
+    for (int64_t t = 0; t < past.count; ++t) scores[t] = dot(query, past.keys + t * past.stride, size) * scale;
+    scores[past.count] = dot(query, key, size) * scale;
+    const float highest = *std::max_element(scores, scores + past.count + 1);
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t t = 0; t <= past.count; ++t) {
+        scores[t] = exp_of(scores[t] - highest);
+        sum += scores[t];
+    }
+    for (int64_t i = 0; i < size; ++i) out[i] = scores[past.count] * value[i];
+    for (int64_t t = 0; t < past.count; ++t)
+        for (int64_t i = 0; i < size; ++i) out[i] += scores[t] * past.values[t * past.stride + i];
+    for (int64_t i = 0; i < size; ++i) out[i] /= sum;
+}
+
+// The buffers that all threads share, and a thread's own.
+struct Buffers {
+    float *x, *qkv, *mixed, *up, *units, *normed, *head, *scores;
+    Buffers(const Model& model, const Step& step, Team team) {
+        const Layer& layer = model.layers[0];
+        float* at = step.scratch;
+        const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
+        x = take(step.rows * model.width);
+        qkv = take(step.rows * layer.qkv.rows);
+        mixed = take(step.rows * model.heads * model.head_size);
+        up = take(step.rows * layer.up.rows);
+        units = take(step.rows * layer.down.columns);
+        const int64_t own = step.rows * model.width + 2 * model.head_size + step.length + 1;
+        at += team.thread * own;
+        normed = take(step.rows * model.width);
+        head = take(2 * model.head_size);
+        scores = take(step.length + 1);
+    }
+};
+
+// x (rows, width): the residual stream of the new tokens, before the first layer.
+void embed(const Model& model, const Step& step, float* x, Share share) {
+    for (int64_t b = 0; b < step.rows; ++b) {
+        const float* token = model.embedding + step.tokens[b] * model.width;
+        const int64_t position = step.length - (step.padding ? step.padding[b] : 0);
+        const float* place = model.positions ? model.positions + position * model.width : nullptr;
+        for (int64_t i = share.begin; i < share.end; ++i)
+            x[b * model.width + i] = token[i] + (place ? place[i] : 0.0f);
+    }
+}
+
+// One query head of one row. Every head of a group makes its key and value ready, and one of them writes the cache:
+// the others read the new position from their own copy, so that nobody waits.
+void attention_head(const Model& model, const Step& step, int64_t layer, int64_t b, int64_t head, Buffers& buffers) {
+    const Layer& weights = model.layers[layer];
+    const int64_t size = model.head_size, group = head / (model.heads / model.kv_heads);
+    const float* qkv = buffers.qkv + b * weights.qkv.rows;
+    const float* value = qkv + (model.heads + model.kv_heads + group) * size;
+    float *query = buffers.head, *key = buffers.head + size;
+    prepare_head(weights.query_norm, step, qkv + head * size, size, query);
+    prepare_head(weights.key_norm, step, qkv + (model.heads + group) * size, size, key);
+    const int64_t at = layer * step.layer_stride + b * step.row_stride + group * step.head_stride;
+    const int64_t end = at + step.length * step.position_stride;
+    if (head % (model.heads / model.kv_heads) == 0) {
+        std::copy(key, key + size, step.keys + end);
+        std::copy(value, value + size, step.values + end);
+    }
+    const int64_t first = step.padding ? step.padding[b] : 0;
+    const Past past{step.keys + at + first * step.position_stride, step.values + at + first * step.position_stride,
+                    step.length - first, step.position_stride};
+    attend(query, past, key, value, size, buffers.scores, buffers.mixed + (b * model.heads + head) * size);
+}
+
+// up_out (rows, up.rows) -> units (rows, down.columns), for this team member's units.
+void activate(const Model& model, const Step& step, const Layer& layer, const Buffers& buffers, Team team) {
+    const int64_t count = layer.down.columns;
+    const Share share(count, LANES, team);
+    for (int64_t b = 0; b < step.rows; ++b) {
+        const float* in = buffers.up + b * layer.up.rows;
+        float* out = buffers.units + b * count;
+        if (model.activation == SWIGLU)
+            for (int64_t i = share.begin; i < share.end; ++i) out[i] = in[i] * sigmoid_of(in[i]) * in[count + i];
+        else if (model.activation == GELU)
+            for (int64_t i = share.begin; i < share.end; ++i) out[i] = gelu(in[i]);
+        else
+            for (int64_t i = share.begin; i < share.end; ++i) out[i] = gelu_tanh(in[i]);
+    }
+}
+
+void run(const Model& model, const Step& step, Team team) {
+    Buffers buffers(model, step, team);
+    embed(model, step, buffers.x, Share(model.width, LANES, team));
+#pragma omp barrier
+    for (int64_t l = 0; l < model.layer_count; ++l) {
+        const Layer& layer = model.layers[l];
+        normalise_rows(layer.attention_norm, buffers.x, step.rows, model.width, buffers.normed);
+        multiply(layer.qkv, buffers.normed, step.rows, team, buffers.qkv);
+#pragma omp barrier
+        const Share heads(step.rows * model.heads, 1, team);
+        for (int64_t i = heads.begin; i < heads.end; ++i)
+            attention_head(model, step, l, i / model.heads, i % model.heads, buffers);
+#pragma omp barrier
+        multiply(layer.output, buffers.mixed, step.rows, team, buffers.x, true);
+#pragma omp barrier
+        normalise_rows(layer.mlp_norm, buffers.x, step.rows, model.width, buffers.normed);
+        multiply(layer.up, buffers.normed, step.rows, team, buffers.up);
+#pragma omp barrier
+        activate(model, step, layer, buffers, team);
+#pragma omp barrier
+        multiply(layer.down, buffers.units, step.rows, team, buffers.x, true);
+#pragma omp barrier
+    }
+    normalise_rows(model.norm, buffers.x, step.rows, model.width, buffers.normed);
+    multiply(model.head, buffers.normed, step.rows, team, step.logits);
+}
+
+}  // namespace
+
+extern "C" {
+
+void eco_decode_step(const Model* model, const Step* step) {
+#pragma omp parallel num_threads(static_cast<int>(step->threads))
+    run(*model, *step, Team{omp_get_thread_num(), omp_get_num_threads()});
+}
+
+}

@@ -1,0 +1,124 @@
+// The small matrix product inside the fused kernels: C (M x N, fp32) [+]= A (M x K, bf16) B (K x N, bf16).
+//
+// A's rows are contiguous along K. B comes in pairs: the 32-bit word at [k / 2][n] holds B[k][n] and B[k + 1][n], the
+// layout that both vdpbf16ps (AVX512-BF16) and tdpbf16ps (AMX) read. M, N and K are multiples of 32.
+#pragma once
+#include "numbers.h"
+
+#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
+#include <immintrin.h>
+#endif
+
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t Words __attribute__((vector_size(64), aligned(4), may_alias));
+
+// acc[i] += a's two numbers times the two of b[i]
+static inline Lanes add_pair_products(Lanes acc, uint32_t a, Words b) {
+#ifdef __AVX512BF16__
+    return (Lanes)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(int(a)), (__m512bh)b);
+#else
+    const Lanes low = (Lanes)(b << 16), high = (Lanes)(b & 0xffff0000u);
+    return acc + low * float_of(a << 16) + high * float_of(a & 0xffff0000u);
+#endif
+}
+
+static inline void product_lanes(int M, int N, int K, const uint32_t *a, int lda, const uint32_t *b, int ldb, float *c,
+                                 int ldc, bool accumulate) {
+    constexpr int ROWS = 8, COLUMNS = 2;  // 16 accumulators hide the latency and leave registers for B
+    for (int n = 0; n < N; n += 16 * COLUMNS)
+        for (int m = 0; m < M; m += ROWS) {
+            Lanes acc[ROWS][COLUMNS] = {};
+            if (accumulate)
+                for (int i = 0; i < ROWS; i++)
+                    for (int j = 0; j < COLUMNS; j++) acc[i][j] = *(const Lanes *)(c + (m + i) * ldc + n + 16 * j);
+            for (int k = 0; k < K / 2; k++)
+#pragma GCC unroll 8
+                for (int i = 0; i < ROWS; i++)
+#pragma GCC unroll 2
+                    for (int j = 0; j < COLUMNS; j++)
+                        acc[i][j] = add_pair_products(acc[i][j], a[(m + i) * lda + k],
+                                                      *(const Words *)(b + k * ldb + n + 16 * j));
+            for (int i = 0; i < ROWS; i++)
+                for (int j = 0; j < COLUMNS; j++) *(Lanes *)(c + (m + i) * ldc + n + 16 * j) = acc[i][j];
+        }
+}
+
+#ifdef __AMX_BF16__
+static inline void product_tiles(int M, int N, int K, const uint32_t *a, int lda, const uint32_t *b, int ldb, float *c,
+                                 int ldc, bool accumulate) {
+    for (int n = 0; n < N; n += 32)
+        for (int m = 0; m < M; m += 32) {
+            float *c0 = c + m * ldc + n, *c1 = c0 + 16 * ldc;
+            if (accumulate) {
+                _tile_loadd(0, c0, ldc * 4);
+                _tile_loadd(1, c0 + 16, ldc * 4);
+                _tile_loadd(2, c1, ldc * 4);
+                _tile_loadd(3, c1 + 16, ldc * 4);
+            } else {
+                _tile_zero(0);
+                _tile_zero(1);
+                _tile_zero(2);
+                _tile_zero(3);
+            }
+            for (int k = 0; k < K / 2; k += 16) {
+                _tile_loadd(4, a + m * lda + k, lda * 4);
+                _tile_loadd(5, a + (m + 16) * lda + k, lda * 4);
+                _tile_loadd(6, b + k * ldb + n, ldb * 4);
+                _tile_loadd(7, b + k * ldb + n + 16, ldb * 4);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+            _tile_stored(0, c0, ldc * 4);
+            _tile_stored(1, c0 + 16, ldc * 4);
+            _tile_stored(2, c1, ldc * 4);
+            _tile_stored(3, c1 + 16, ldc * 4);
+        }
+}
+
+// Linux grants a process the tile registers only on request.
+static inline bool tiles_granted() {
+    static const bool granted = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+    return granted;
+}
+#endif
+
+// While one lives, its thread's tile registers are set up for `product`. Afterwards they are as before: oneDNN
+// remembers which set-up it loaded last and would not load its own again.
+class Tiles {
+#ifdef __AMX_BF16__
+    alignas(64) uint8_t before[64];
+
+   public:
+    Tiles() {
+        if (!tiles_granted()) return;
+        _tile_storeconfig(before);
+        alignas(64) uint8_t config[64] = {1};  // palette 1
+        for (int tile = 0; tile < 8; tile++) {
+            config[16 + 2 * tile] = 64;  // bytes in a row
+            config[48 + tile] = 16;      // rows
+        }
+        _tile_loadconfig(config);
+    }
+    ~Tiles() {
+        if (!tiles_granted()) return;
+        if (before[0]) _tile_loadconfig(before);
+        else _tile_release();
+    }
+#endif
+};
+
+static inline void product(int M, int N, int K, const bf16 *a, int lda, const uint32_t *b, int ldb, float *c, int ldc,
+                           bool accumulate = false) {
+    const uint32_t *pairs = (const uint32_t *)a;
+#ifdef __AMX_BF16__
+    if (tiles_granted()) return product_tiles(M, N, K, pairs, lda / 2, b, ldb, c, ldc, accumulate);
+#endif
+    product_lanes(M, N, K, pairs, lda / 2, b, ldb, c, ldc, accumulate);
+}
