@@ -31,7 +31,7 @@ def setting(default: Any, doc: str, *, flat: str | None = None, **constraints: A
 
     `constraints` are pydantic's own (`gt`, `ge`, `le`, ...). Mutable defaults are copied by pydantic.
     """
-    extra = {"flat": flat} if flat else None
+    extra: dict[str, Any] | None = {"flat": flat} if flat else None
     return Field(default, description=doc, json_schema_extra=extra, **constraints)
 
 

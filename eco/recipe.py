@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from eco import plugins
 from eco.config import Config, LocalPath, flat_name, nearest, setting
-from eco.data.corpus import DataConfig
+from eco.data.prepare import DataConfig
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import replacing
 from eco.flags import Flag
@@ -148,7 +148,7 @@ def _shape(tree: dict[str, Any]) -> type[Recipe]:
         part = tree.get(section)
         if not isinstance(part, dict) or key not in part:
             raise ValueError(f"the recipe has no {section}.{key}; there is: {', '.join(plugins.names(room))}")
-        fields[section] = (SerializeAsAny[plugins.find(room, str(part[key])).Config], ...)
+        fields[section] = (plugins.find(room, str(part[key])).Config, ...)
     return create_model("Recipe", __base__=Recipe, **fields)
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from eco import recipe as recipes
+from eco.config import flat_name
 from eco.flags import from_mapping, parse
 
 
@@ -105,6 +106,6 @@ def test_all_errors_are_listed_not_the_first():
 
 def test_flat_names_are_unique_in_every_recipe():
     for name in recipes.names():
-        flats = [recipes.flat_name(info) for _, info, _ in recipes.settings(recipes.load(name))]
+        flats = [flat_name(info) for _, info, _ in recipes.settings(recipes.load(name))]
         used = [flat for flat in flats if flat]
         assert len(used) == len(set(used)), name

@@ -7,8 +7,8 @@ from eco.jobs.train import train_recipe
 
 USAGE = """usage: eco demo [--KEY VALUE ...] [--json]
 
-Trains a tokenizer and a small decoder from scratch on the Python source of this interpreter's standard library, in a few
-minutes on two cores, then shows what the model writes. Every setting of `eco train demo --help` may be changed."""
+Trains a tokenizer and a small decoder from scratch on the Python source of this interpreter's standard library, in a
+few minutes on two cores, then shows what the model writes. Every setting of `eco train demo --help` may be changed."""
 
 
 def run(words: list[str]) -> int:

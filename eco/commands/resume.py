@@ -8,8 +8,8 @@ from eco.observe.run import existing_run
 
 USAGE = """usage: eco resume RUN [--KEY VALUE ...] [--json]
 
-Goes on with the run in the directory RUN from its newest checkpoint. Settings may be changed (--steps 2000), except those
-that the saved state depends on."""
+Goes on with the run in the directory RUN from its newest checkpoint. Settings may be changed (--steps 2000), except
+those that the saved state depends on."""
 
 
 def run(words: list[str]) -> int:

@@ -5,13 +5,14 @@ from rich.console import Console
 from eco import recipe as recipes
 from eco.commands.arguments import print_json, recipe_and_flags, take
 from eco.commands.results import show_result
+from eco.config import flat_name
 from eco.jobs.train import train_recipe
 
 USAGE = """usage: eco train RECIPE [@FILE] [--KEY VALUE ...] [--dry-run] [--json]
 
-RECIPE is the name of a shipped recipe (`eco recipes`), a YAML file, or a run directory. Each KEY is a dotted key of the
-recipe or the flat name beside it; @FILE holds more of them. A run directory that exists is gone on with.
---dry-run builds everything and stops before the first step. `eco train RECIPE --help` lists the keys with their values."""
+RECIPE is the name of a shipped recipe (`eco recipes`), a YAML file, or a run directory. Each KEY is a dotted key of
+the recipe or the flat name beside it; @FILE holds more of them. A run directory that exists is gone on with.
+--dry-run builds everything and stops before the first step. `eco train RECIPE --help` lists the keys and values."""
 
 
 def run(words: list[str]) -> int:
@@ -33,7 +34,7 @@ def _print_settings(recipe: recipes.Recipe) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print()
     for key, info, value in recipes.settings(recipe):
-        flat = recipes.flat_name(info)
+        flat = flat_name(info)
         names = f"--{key}" + (f"  --{flat}" if flat else "")
         console.print(f"  {names}  = {value!r}", markup=False)
         console.print(f"      {info.description or ''}", markup=False, style="dim")

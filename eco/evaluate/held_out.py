@@ -1,14 +1,28 @@
 """Loss on held-out text: nats a token, perplexity, and bits per byte, which do not depend on the tokenizer."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from eco.data.stream import Windows
 from eco.models.contract import IGNORE, Batch, LanguageModel
 from eco.train.precision import Precision
+
+
+def spread(parts: Sequence[Windows], batch: int, windows: int = 0) -> Iterator[Batch]:
+    """Batches of at most `batch` windows over all `parts`: all of them, or about `windows` evenly spaced ones."""
+    total = sum(map(len, parts))
+    share = min(1.0, windows / total) if windows else 1.0
+    for part in parts:
+        count = max(1, round(share * len(part)))
+        chosen = np.linspace(0, len(part) - 1, count).round().astype(int).tolist()
+        for first in range(0, count, batch):
+            rows = [part.batch(index, 1) for index in chosen[first : first + batch]]
+            yield {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
 @torch.no_grad()

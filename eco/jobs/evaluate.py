@@ -6,8 +6,10 @@ from typing import Any
 import torch
 
 from eco.data.prepare import prepare
-from eco.evaluate.held_out import held_out_loss
+from eco.data.tokenizer import TokenizerConfig
+from eco.evaluate.held_out import held_out_loss, spread
 from eco.jobs.load import load
+from eco.observe.run import existing_run
 from eco.train.precision import Precision
 
 
@@ -18,9 +20,9 @@ def evaluate(run: str | Path, checkpoint: str = "best") -> dict[str, Any]:
         ValueError: no such run or checkpoint, or its corpus is no longer there.
     """
     trained = load(run, checkpoint)
-    data = prepare(trained.recipe.data, trained.recipe.tokenizer, trained.model.config.context, tokenizer=trained.tokenizer)
-    device = next(trained.model.parameters()).device
-    precision = Precision(trained.recipe.train.precision, device)
-    batches = data.held_out.batches(trained.recipe.train.batch_size)
-    metrics = held_out_loss(trained.model, batches, torch.from_numpy(data.tokenizer.token_lengths), precision)
+    tokenizer = TokenizerConfig(path=str(existing_run(run).tokenizer))
+    data = prepare(trained.recipe.data, tokenizer)
+    precision = Precision(trained.recipe.train.precision, next(trained.model.parameters()).device)
+    windows = spread(data.held_out(trained.model.config.context), trained.recipe.train.batch_size)
+    metrics = held_out_loss(trained.model, windows, torch.from_numpy(data.tokenizer.token_lengths), precision)
     return {"run": str(trained.path), "step": trained.step, **metrics}

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,22 +13,23 @@ import torch
 
 from eco import flags, machine
 from eco import recipe as recipes
+from eco.data.prefetch import prefetch
 from eco.data.prepare import Prepared, prepare
-from eco.data.stream import prefetch
-from eco.evaluate.held_out import held_out_loss
+from eco.data.tokenizer import TokenizerConfig
+from eco.evaluate.held_out import held_out_loss, spread
+from eco.files import write_json
 from eco.inference.engine import Engine
 from eco.jobs.parts import fit_of, language_model
 from eco.models.contract import Batch, LanguageModel
 from eco.observe.crash import write_crash_report
 from eco.observe.environment import environment
-from eco.observe.integrity import verify_manifest, write_manifest
+from eco.observe.integrity import Integrity
 from eco.observe.phases import Phases
 from eco.observe.plots import plot_run
 from eco.observe.progress import Progress
 from eco.observe.run import RunDirectory, RunPaths
 from eco.observe.speed import Speed
 from eco.observe.trackers import open_trackers
-from eco.files import write_json
 from eco.plugins import find
 from eco.recipe import Recipe
 from eco.train.callbacks import Callback, Evaluation, Row, Saving
@@ -137,6 +138,9 @@ class _Job:
         world.wait()
         self.data = self._prepare_data()
         self.model: LanguageModel = language_model(recipe, self.data.tokenizer, self.device)
+        self.stream = self.data.stream(self.model.config.context)
+        self.stream.check_batch(recipe.train.batch_size * recipe.train.accumulation * world.size)
+        self.held_out = self.data.held_out(self.model.config.context)
         self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
         self.evaluation = Evaluation(self._measure, recipe.train.eval_every, recipe.train.patience)
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
@@ -164,11 +168,19 @@ class _Job:
             return self._result(reason)
         return self._result(reason, self._samples(), plot_run(self.run.path))
 
+    def _say(self, text: str) -> None:
+        """For the person at the terminal and for the log file."""
+        self.progress.note(text)
+        log.info(text)
+
     def _prepare_data(self) -> Prepared:
         """The corpus as token stores; the first process builds what the others then find ready."""
         if not self.world.is_main:
             self.world.wait()
-        data = prepare(self.recipe.data, self.recipe.tokenizer, self.recipe.model_context(), note=self.progress.note)
+        tokenizer = self.recipe.tokenizer
+        if self.checkpoints.entries() and not tokenizer.path:  # a resumed run keeps its own, whatever the corpus is now
+            tokenizer = TokenizerConfig(path=str(self.run.tokenizer))
+        data = prepare(self.recipe.data, tokenizer, say=self._say)
         if self.world.is_main:
             self.world.wait()
         return data
@@ -193,7 +205,7 @@ class _Job:
             callbacks=callbacks,
             restore=self._restore,
             world=self.world,
-            note=self.progress.note,
+            note=self._say,
         )
 
     def _batches(self, position: int) -> Iterator[Batch]:
@@ -201,12 +213,13 @@ class _Job:
         train = self.recipe.train
         share = train.batch_size * train.accumulation
         first = position + self.world.rank * share
-        for batch in prefetch(self.data.stream, first, share, stride=share * self.world.size):
+        workers = self.recipe.data.workers
+        for batch in prefetch(self.stream, first, share, stride=share * self.world.size, workers=workers):
             self.speed.batch()
             yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def _measure(self) -> Row:
-        windows = self.data.held_out.batches(self.recipe.train.batch_size, self.recipe.train.eval_windows)
+        windows = spread(self.held_out, self.recipe.train.batch_size, self.recipe.train.eval_windows)
         lengths = torch.from_numpy(self.data.tokenizer.token_lengths)
         with self.average.applied() if self.average else nullcontext():
             return held_out_loss(self.model, windows, lengths, self.precision)
@@ -252,31 +265,33 @@ class _Job:
             shutil.move(self.checkpoints.directory, target / "checkpoints")
         for folder in [*self.run.folders(), self.checkpoints.directory]:
             folder.mkdir(parents=True, exist_ok=True)
-        self.progress.note(f"the earlier run was moved to {target}")
+        self._say(f"the earlier run was moved to {target}")
 
     def _describe(self, restored: bool) -> None:
         """Writes what the run is: recipe, tokenizer, environment, and the digests that prove they stay as they are."""
-        plain = self.recipe.model_dump(mode="json", exclude={"output_dir", "resume"})
-        seeds = {"seed": self.recipe.train.seed}
-        if restored and (differences := verify_manifest(self.run, plain, seeds)):
-            self.progress.note("changed since the run started: " + "; ".join(differences))
+        integrity = Integrity(self.run, self._plain_recipe(), {"seed": self.recipe.train.seed})
+        if restored and (differences := integrity.differences()):
+            self._say("changed since the run started: " + "; ".join(differences))
         recipes.save(self.recipe.model_copy(update={"output_dir": None, "resume": True}), self.run.recipe)
         self.data.tokenizer.save(self.run.tokenizer)
         write_json(self.run.environment, environment())
-        write_manifest(self.run, plain, seeds, [self.run.recipe, self.run.tokenizer])
+        integrity.write([self.run.recipe, self.run.tokenizer])
+
+    def _plain_recipe(self) -> dict[str, Any]:
+        """The recipe without what a moved or resumed run may change."""
+        return self.recipe.model_dump(mode="json", exclude={"output_dir", "resume"})
 
     def _announce(self, restored: bool) -> None:
         parameters = sum(self.model.parameter_table().values())
-        self.progress.note(
-            f"{self.recipe.model.family}: {parameters / 1e6:.1f} M parameters, {self.precision.name} on {self.device}; "
-            f"{self.data.report}"
+        self._say(
+            f"{self.recipe.model.family}: {parameters / 1e6:.1f} M parameters, {self.precision.name} on {self.device}"
         )
         if restored and self.trainer.step >= self.recipe.train.steps:
-            self.progress.note(
+            self._say(
                 f"finished already at step {self.trainer.step}; raise --steps to go on, or --no-resume to start anew"
             )
         elif restored:
-            self.progress.note(f"going on at step {self.trainer.step}")
+            self._say(f"going on at step {self.trainer.step}")
 
     def _crashed(self, error: BaseException) -> None:
         if not self.recording:
@@ -290,7 +305,7 @@ class _Job:
             recipe=self.recipe.model_dump(mode="json"),
         )
         self.recording.finish("crashed", self.trainer.step)
-        self.progress.note(f"crash report: {report}")
+        self._say(f"crash report: {report}")
 
     def _samples(self) -> list[str]:
         """Continues the recipe's prompts with the trained (averaged, where it averages) weights; keeps them as text."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eco.models.contract import Model
 from eco.train.callbacks import Callback, Row
@@ -23,7 +24,7 @@ class WeightAverage(Callback):
 
     def __init__(self, model: Model, decay: float) -> None:
         self.decay = decay
-        self._weights = [p for p in model.parameters() if p.requires_grad]
+        self._weights: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._weights]
         self._probe = min(range(len(self._weights)), key=lambda i: self._weights[i].numel())
 

@@ -198,7 +198,7 @@ class Trainer:
                 weights = self.config.loss_weights
                 total = sum((weights.get(name, 1.0) * loss for name, loss in output.losses.items()), torch.zeros(()))
             with self.phases("backward"):
-                self.precision.scaler.scale(total * share).backward()
+                self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             for name, loss in {"total": total, **output.losses}.items():
                 means[name] = means.get(name, 0.0) + loss.detach() * share
             self.carry, metrics = output.carry, output.metrics
