@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -156,7 +157,7 @@ def _trained(
     content = [corpus.digest for corpus in corpora], weights, config.model_dump()
     path = cache / f"{xxhash.xxh3_128_hexdigest(repr(content).encode())}.tokenizer.json"
     with FileLock(path.with_suffix(".lock")):
-        if path.exists():
+        with suppress(ValueError):  # not there, or damaged
             return Tokenizer.load(path)
         shares = [int(config.sample_bytes * weight / sum(weights)) for weight in weights]
         samples = (corpus.training_sample(share) for corpus, share in zip(corpora, shares, strict=True))

@@ -6,8 +6,9 @@ Lines by line; Parquet by groups of rows.
 
 import gzip
 import json
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -20,6 +21,13 @@ SUFFIXES = (".py", ".txt", ".md", ".jsonl", ".jsonl.gz", ".parquet")
 
 _PROBE = 8192  # bytes looked at to tell binary from text, as git does
 _ROWS = 256  # Parquet rows in memory at a time
+
+
+def files_below(folder: Path, without: Set[str] = frozenset()) -> Iterator[Path]:
+    """All files at any depth, hidden ones, `__pycache__` and the folders named in `without` left out; unordered."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in {"__pycache__", *without}]
+        yield from (Path(parent, name) for name in files if not name.startswith("."))
 
 
 def can_read(path: Path) -> bool:

@@ -94,7 +94,8 @@ def _load(folder: Path) -> TokenStore | None:
 def _load_part(folder: Path, name: str, index: dict[str, Any]) -> Part:
     tokens = np.memmap(folder / f"{name}.tokens", dtype=index["dtype"], mode="r")
     documents = np.memmap(folder / f"{name}.documents", dtype=np.int64, mode="r")
-    return Part(tokens, documents, index["text_bytes"][name])
+    # As plain arrays: slicing a memmap object costs ten times a slice.
+    return Part(tokens.view(np.ndarray), documents.view(np.ndarray), index["text_bytes"][name])
 
 
 def _digest(path: Path) -> str:

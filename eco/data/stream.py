@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from eco.data.order import Indices, Mixture, Permutation
+from eco.data.order import Mixture, Permutation
 from eco.data.store import Part
 from eco.data.tokenizer import Tokenizer
 
@@ -19,6 +19,17 @@ IGNORE = -100
 """The target of padding: no loss (the default `ignore_index` of PyTorch's cross-entropy)."""
 
 Batch = dict[str, torch.Tensor]
+
+
+class _Buffer:
+    """A batch to be filled, all padding at first; in plain arrays, as copies of small tensors cost more than reading."""
+
+    def __init__(self, count: int, window: int, pad: int) -> None:
+        self.tokens = np.full((count, window), pad, dtype=np.int64)
+        self.targets = np.full((count, window), IGNORE, dtype=np.int64)
+
+    def tensors(self) -> Batch:
+        return {"tokens": torch.from_numpy(self.tokens), "targets": torch.from_numpy(self.targets)}
 
 
 class Windows:
@@ -34,19 +45,18 @@ class Windows:
         return -(-self._part.targets // self._window)
 
     def batch(self, index: int, count: int) -> Batch:
-        """Windows `index` to `index + count - 1`, fewer at the end of the part; see `gather`."""
-        return self.gather(np.arange(index, min(index + count, len(self))))
+        """Windows `index` to `index + count - 1`, fewer at the end of the part: `tokens`, `targets` (B, T) int64."""
+        indices = range(index, min(index + count, len(self)))
+        batch = _Buffer(len(indices), self._window, self._pad)
+        for row, window in enumerate(indices):
+            self.copy(window, batch, row)
+        return batch.tensors()
 
-    def gather(self, indices: Indices) -> Batch:
-        """`tokens` (B, T) and `targets` (B, T), both int64, of the windows at `indices` (B,)."""
-        window = self._window
-        tokens = np.full((len(indices), window), self._pad, dtype=np.int64)
-        targets = np.full((len(indices), window), IGNORE, dtype=np.int64)
-        for row, index in enumerate(indices.tolist()):
-            span = self._part.tokens[index * window : (index + 1) * window + 1]
-            tokens[row, : len(span) - 1] = span[:-1]
-            targets[row, : len(span) - 1] = span[1:]
-        return {"tokens": torch.from_numpy(tokens), "targets": torch.from_numpy(targets)}
+    def copy(self, index: int, batch: _Buffer, row: int) -> None:
+        """Writes window `index` into a row of a batch."""
+        span = self._part.tokens[index * self._window : (index + 1) * self._window + 1]
+        batch.tokens[row, : len(span) - 1] = span[:-1]
+        batch.targets[row, : len(span) - 1] = span[1:]
 
     def text_bytes(self, index: int, count: int) -> int:
         """UTF-8 bytes of the targets of `batch(index, count)`: the divisor of bits per byte."""
@@ -76,6 +86,7 @@ class Stream:
         self._parts = [Windows(part, window, tokenizer) for part in parts]
         self._sizes = np.array([len(part) for part in self._parts])
         self._mixture = Mixture(weights)
+        self._pad = tokenizer.pad
         self._seed = seed
 
     def __len__(self) -> int:
@@ -99,12 +110,10 @@ class Stream:
         """Samples `index` to `index + count - 1`: `tokens` (count, T) and `targets` (count, T), both int64."""
         stores, turns = self._mixture(np.arange(index, index + count))
         epochs, positions = np.divmod(turns, self._sizes[stores])
-        shape = (count, self.window)
-        batch = {key: torch.empty(shape, dtype=torch.int64) for key in ("tokens", "targets")}
+        batch = _Buffer(count, self.window, self._pad)
         for store, epoch in sorted({*zip(stores.tolist(), epochs.tolist(), strict=True)}):
             rows = np.flatnonzero((stores == store) & (epochs == epoch))
             shuffle = Permutation(len(self._parts[store]), (self._seed, store, epoch))
-            windows = self._parts[store].gather(shuffle(positions[rows]))
-            for key, values in windows.items():
-                batch[key][torch.from_numpy(rows)] = values
-        return batch
+            for row, window in zip(rows.tolist(), shuffle(positions[rows]).tolist(), strict=True):
+                self._parts[store].copy(window, batch, row)
+        return batch.tensors()

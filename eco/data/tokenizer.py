@@ -57,8 +57,8 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._content = self._tokenizer.to_str()
-        self._token_bytes = _token_bytes(json.loads(self._content))
+        self.content = self._tokenizer.to_str()
+        self._token_bytes = _token_bytes(json.loads(self.content))
         ends = [i for name in _END_OF_TEXT if (i := self._tokenizer.token_to_id(name)) is not None]
         if not ends:
             raise ValueError(f"the tokenizer has no end-of-text token; known are {', '.join(_END_OF_TEXT)}")
@@ -102,7 +102,7 @@ class Tokenizer:
     def save(self, path: Path) -> None:
         """Writes `tokenizer.json` atomically."""
         with replacing(path) as stream:
-            stream.write(self._content)
+            stream.write(self.content)
 
     @property
     def vocab_size(self) -> int:
@@ -112,7 +112,7 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """32 hexadecimal digits that name the content of the file."""
-        return xxhash.xxh3_128_hexdigest(self._content.encode())
+        return xxhash.xxh3_128_hexdigest(self.content.encode())
 
     @cached_property
     def token_lengths(self) -> npt.NDArray[np.int64]:
@@ -153,7 +153,7 @@ class Tokenizer:
 
     @cached_property
     def _fast(self) -> tiktoken.Encoding | None:
-        return fast_encoding(json.loads(self._content))
+        return fast_encoding(json.loads(self.content))
 
     def _encode_fast(self, text: str) -> Ids:
         assert self._fast is not None

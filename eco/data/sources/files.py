@@ -1,11 +1,10 @@
 """Local files: a file, a folder (searched to any depth, hidden and `__pycache__` folders left out) or a glob."""
 
 import glob
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from eco.data.readers import SUFFIXES, can_read, read_file
+from eco.data.readers import SUFFIXES, can_read, files_below, read_file
 from eco.data.sources.contract import SourceOptions
 
 
@@ -28,14 +27,8 @@ def _find(location: str) -> list[Path]:
     if not found:
         what = "no file matches" if glob.has_magic(location) else "no such file or folder:"
         raise ValueError(f"data.paths: {what} {location!r} (seen from {Path.cwd()})")
-    files = {file for start in found for file in (_inside(start) if start.is_dir() else [start])}
+    files = {file for start in found for file in (files_below(start) if start.is_dir() else [start])}
     readable = sorted(file for file in files if can_read(file))
     if not readable:
         raise ValueError(f"data.paths: {location!r} holds {len(files)} files, none ending in {', '.join(SUFFIXES)}")
     return readable
-
-
-def _inside(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
-        yield from (Path(parent, name) for name in files if not name.startswith("."))

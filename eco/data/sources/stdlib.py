@@ -4,10 +4,10 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from eco.data.readers import read_file
+from eco.data.readers import files_below, read_file
 from eco.data.sources.contract import SourceOptions
 
-_NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+_NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 
 
 def documents(location: str, options: SourceOptions) -> Iterator[str]:
@@ -19,10 +19,10 @@ def documents(location: str, options: SourceOptions) -> Iterator[str]:
     if location:
         raise ValueError(f"data.paths: 'stdlib:' takes nothing behind the colon, but {location!r} is there")
     root = Path(sysconfig.get_path("stdlib"))
-    files = sorted(path.relative_to(root) for path in root.rglob("*.py"))
+    files = sorted(file for file in files_below(root, without=_NOT_LIBRARY) if file.suffix == ".py")
     # _sysconfigdata_*.py is not library but the build settings of this machine.
-    library = [f for f in files if not _NOT_LIBRARY & set(f.parts) and not f.name.startswith("_sysconfigdata")]
+    library = [file for file in files if not file.name.startswith("_sysconfigdata")]
     if not library:
         raise ValueError(f"data.paths: this interpreter keeps no standard library as .py files in {root}; give paths")
     for file in library:
-        yield from read_file(root / file, options)
+        yield from read_file(file, options)
