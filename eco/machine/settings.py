@@ -1,4 +1,4 @@
-"""The process settings that heavy work needs: allocator thresholds, threads, denormals."""
+"""The process settings that heavy work needs: allocator thresholds and threads."""
 
 import ctypes
 import os
@@ -23,7 +23,6 @@ class Settings(NamedTuple):
 
     malloc_keep_bytes: int | None
     threads: int
-    flush_denormals: bool
 
 
 @cache
@@ -35,19 +34,17 @@ def prepare() -> Settings:
       with the process.
     - One thread per physical core that the process may use, unless OMP_NUM_THREADS says otherwise: two threads on one
       core's matrix unit only get in each other's way.
-    - Denormal floats count as zero: on some processors each costs a hundred cycles, and no gradient needs them.
 
-    The precision of fp32 matrix products stays exact (torch's default, "highest").
+    Denormal floats keep their meaning: the switch holds for single threads, so results would depend on which threads
+    existed before it, and it would reach into the caller's own arithmetic. Matrix products in fp32 stay exact
+    (torch's default, "highest").
     """
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(usable_cores())
-    return Settings(
-        malloc_keep_bytes=_KEEP_BYTES if _keep_freed_memory() else None,
-        threads=torch.get_num_threads(),
-        flush_denormals=torch.set_flush_denormal(True),
-    )
+    kept = _KEEP_BYTES if _keep_freed_memory() else None
+    return Settings(malloc_keep_bytes=kept, threads=torch.get_num_threads())
 
 
 def _keep_freed_memory() -> bool:
