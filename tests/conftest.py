@@ -1,0 +1,71 @@
+"""What all tests share: a cache of their own, and a corpus and recipe small enough to train in a second."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the cores
+
+TINY = """
+model: {family: decoder, width: 32, layers: 2, heads: 2, context: 32}
+tokenizer: {vocab_size: 320}
+optimizer: {name: muon, lr: 0.01}
+train: {steps: 12, batch_size: 4, warmup: 3, eval_every: 5, eval_windows: 4, precision: fp32}
+checkpoint: {every: 4, seconds: 0}
+sampling: {max_new_tokens: 8}
+prompts: ["def "]
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Token stores and compiled kernels go to a folder that the test run shares and the user does not."""
+    folder = Path(os.environ.setdefault("ECO_CACHE", str(tmp_path_factory.getbasetemp().parent / "eco-cache")))
+    folder.mkdir(exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A folder of forty small Python files, the same for every test run."""
+    folder = tmp_path_factory.mktemp("corpus")
+    dice = random.Random(0)
+    for number in range(40):
+        names = [dice.choice(["alpha", "beta", "gamma", "delta"]) for _ in range(30)]
+        lines = [f"def {name}_{i}(x):\n    return x + {dice.randrange(100)}\n" for i, name in enumerate(names)]
+        (folder / f"module_{number:02}.py").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path, corpus):
+    """The path of a recipe whose run takes about a second, on `corpus`."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY + f"data: {{paths: ['{corpus}'], held_out: 0.2}}\n")
+    return str(path)
+
+
+@pytest.fixture
+def eco(tmp_path):
+    """Runs `eco WORDS` in a process of its own, in the test's folder; `eco.start` returns it running."""
+
+    def start(*words, **options):
+        options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+        return subprocess.Popen([sys.executable, "-m", "eco", *map(str, words)], **options)
+
+    def run(*words):
+        process = start(*words)
+        output, errors = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(words, process.returncode, output, errors)
+
+    run.start = start
+    return run
+
+
+def read_rows(run: Path) -> list[dict]:
+    """The rows of a run's metrics.jsonl, parsed strictly."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,105 @@
+"""Signals, damaged and foreign checkpoints, a directory in use: what a run survives, and what it refuses."""
+
+import json
+import signal
+import time
+
+import pytest
+from test_resume import wait_for_step
+
+import eco as package
+from eco.observe.metrics import read_metrics
+
+LONG = ["--steps", "100000", "--eval-interval", "0", "--save-interval", "0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_finishes_the_step_saves_and_exits_with_0(eco, tiny, tmp_path, number):
+    process = eco.start("train", tiny, "--output-dir", "run", *LONG)
+    wait_for_step(tmp_path / "run", 3, process)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert signal.Signals(number).name in output
+    last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"]
+    assert (tmp_path / "run" / "checkpoints" / f"step_{last:08d}").is_dir()
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    assert (status["state"], status["step"]) == ("stopped", last)
+
+
+def test_a_second_signal_exits_at_once(eco, tiny, tmp_path):
+    slow_step = ["--batch-size", "64", "--train.accumulation", "4", "--seq-len", "512", "--d-model", "256"]
+    words = ["train", tiny, "--output-dir", "run", *slow_step, "--data.held_out", "0.02"]
+    process = eco.start(*words, "--eval-interval", "0", "--data.paths", str(package.__path__[0]), "--no-resume")
+    log = tmp_path / "run" / "metrics.jsonl"
+    while not (log.exists() and log.stat().st_size):  # the first row is written before the first step
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    assert process.poll() is None, "the step ended too fast to test a second signal"
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert time.monotonic() - began < 1.0
+
+
+def test_a_damaged_checkpoint_goes_to_quarantine_and_the_one_before_is_used(tiny, tmp_path):
+    run = tmp_path / "run"
+    package.train(tiny, {"output_dir": str(run)})
+    file = run / "checkpoints" / "step_00000012" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    result = package.resume(run, {"train.steps": 16})
+    assert result.step == 16
+    assert result.last_row["checkpoint_resume_step"] == 10
+    assert result.last_row["checkpoint_quarantine_count"] == 1
+    assert (run / "checkpoints" / "quarantine" / "step_00000012" / "REASON.txt").is_file()
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(17))
+
+
+def test_a_checkpoint_of_another_shape_is_refused_by_name_and_stays(tiny, tmp_path):
+    run = tmp_path / "run"
+    package.train(tiny, {"output_dir": str(run)})
+    with pytest.raises(ValueError, match=r"width.*32.*64|width.*64.*32"):
+        package.train(tiny, {"output_dir": str(run), "model.width": 64})
+    assert not (run / "checkpoints" / "quarantine").exists()
+    assert package.load(run).step == 12
+
+
+def test_no_resume_sets_the_earlier_run_aside(tiny, tmp_path):
+    run = tmp_path / "run"
+    package.train(tiny, {"output_dir": str(run)})
+    package.train(tiny, {"output_dir": str(run), "resume": False, "train.steps": 6})
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == list(range(7))
+    assert len(read_metrics(run / "previous" / "1" / "metrics.jsonl")) == 13
+    assert (run / "previous" / "1" / "checkpoints" / "step_00000012").is_dir()
+
+
+def test_a_directory_in_use_is_refused(eco, tiny, tmp_path):
+    process = eco.start("train", tiny, "--output-dir", "run", *LONG)
+    wait_for_step(tmp_path / "run", 1, process)
+    refused = eco("train", tiny, "--output-dir", "run")
+    process.kill()
+    process.communicate()
+    assert refused.returncode == 1
+    assert f"in use by process {process.pid}" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_crash_leaves_a_report(tiny, tmp_path, monkeypatch):
+    from eco.train.trainer import Trainer
+
+    def explode(self, batch):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Trainer, "_accumulate", explode)
+    with pytest.raises(RuntimeError, match="boom"):
+        package.train(tiny, {"output_dir": str(tmp_path / "run")})
+    (report,) = (tmp_path / "run" / "errors").glob("crash_step_*.json")
+    content = json.loads(report.read_text())
+    assert (content["exception_type"], content["exception"]) == ("RuntimeError", "boom")
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "crashed"
