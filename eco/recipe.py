@@ -22,7 +22,7 @@ from eco.flags import Flag
 from eco.inference.sampling import Sampling
 from eco.models.contract import ModelConfig
 from eco.optim.contract import OptimizerConfig
-from eco.train.config import CheckpointConfig, LogConfig, TrainConfig
+from eco.training.config import CheckpointConfig, LogConfig, TrainConfig
 
 SHIPPED = Path(__file__).parent / "recipes"
 PLUGGED = {"model": ("models", "family"), "optimizer": ("optim", "name")}

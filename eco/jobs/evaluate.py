@@ -7,10 +7,10 @@ import torch
 
 from eco.data.prepare import prepare
 from eco.data.tokenizer import TokenizerConfig
-from eco.evaluate.held_out import held_out_loss, spread
+from eco.evaluation.held_out import held_out_loss, spread
 from eco.jobs.load import load
 from eco.observe.run import existing_run
-from eco.train.precision import Precision
+from eco.training.precision import Precision
 
 
 def evaluate(run: str | Path, checkpoint: str = "best") -> dict[str, Any]:

@@ -16,8 +16,8 @@ from eco.jobs.parts import language_model
 from eco.models.contract import LanguageModel
 from eco.observe.run import existing_run
 from eco.recipe import Recipe
-from eco.train.checkpoint import Checkpoints
-from eco.train.precision import resolve_device
+from eco.training.checkpoint import Checkpoints
+from eco.training.precision import resolve_device
 
 
 @dataclass(frozen=True)

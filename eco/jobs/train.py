@@ -16,7 +16,7 @@ from eco import recipe as recipes
 from eco.data.prefetch import prefetch
 from eco.data.prepare import Prepared, prepare
 from eco.data.tokenizer import TokenizerConfig
-from eco.evaluate.held_out import held_out_loss, spread
+from eco.evaluation.held_out import held_out_loss, spread
 from eco.files import write_json
 from eco.inference.engine import Engine
 from eco.jobs.parts import fit_of, language_model
@@ -32,13 +32,13 @@ from eco.observe.speed import Speed
 from eco.observe.trackers import open_trackers
 from eco.plugins import find
 from eco.recipe import Recipe
-from eco.train.callbacks import Callback, Evaluation, Row, Saving
-from eco.train.checkpoint import Checkpoints
-from eco.train.distributed import World
-from eco.train.ema import WeightAverage
-from eco.train.precision import Precision, resolve_device
-from eco.train.recording import Recording
-from eco.train.trainer import Trainer
+from eco.training.callbacks import Callback, Evaluation, Row, Saving
+from eco.training.checkpoint import Checkpoints
+from eco.training.distributed import World
+from eco.training.ema import WeightAverage
+from eco.training.precision import Precision, resolve_device
+from eco.training.recording import Recording
+from eco.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from eco.train.config import CheckpointConfig
+from eco.training.config import CheckpointConfig
 
 if TYPE_CHECKING:
-    from eco.train.trainer import Trainer
+    from eco.training.trainer import Trainer
 
 Row = dict[str, Any]
 """One row of metrics.jsonl in the making: flat name -> number (or short text)."""

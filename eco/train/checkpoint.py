@@ -28,8 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from eco.files import sync_folder, write_json
-from eco.train import tree
-from eco.train.manifest import Damaged, Manifest, check_fit, damages, describe
+from eco.training import tree
+from eco.training.manifest import Damaged, Manifest, check_fit, damages, describe
 
 STATE = "state.json"
 _PREFIX, _SAVING, _REPLACED = "step_", ".saving-", ".replaced-"

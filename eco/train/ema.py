@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from eco.models.contract import Model
-from eco.train.callbacks import Callback, Row
-from eco.train.trainer import Trainer
+from eco.training.callbacks import Callback, Row
+from eco.training.trainer import Trainer
 
 
 class WeightAverage(Callback):

@@ -10,9 +10,9 @@ from eco.observe.run import RunDirectory
 from eco.observe.speed import Ema, Speed
 from eco.observe.status import StatusFile
 from eco.observe.trackers import Tracker
-from eco.train.callbacks import Callback, Evaluation, Row
-from eco.train.config import LogConfig
-from eco.train.trainer import Trainer
+from eco.training.callbacks import Callback, Evaluation, Row
+from eco.training.config import LogConfig
+from eco.training.trainer import Trainer
 
 
 class Recording(Callback):

@@ -2,7 +2,7 @@
 
 import math
 
-from eco.train.config import TrainConfig
+from eco.training.config import TrainConfig
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:

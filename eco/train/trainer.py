@@ -17,13 +17,13 @@ from torch import Tensor
 
 from eco.models.contract import Batch, Model
 from eco.observe.phases import Phases
-from eco.train.callbacks import Callback, Row
-from eco.train.config import TrainConfig
-from eco.train.distributed import World
-from eco.train.ledger import Ledger
-from eco.train.precision import Precision
-from eco.train.schedule import learning_rate_factor
-from eco.train.signals import GracefulStop
+from eco.training.callbacks import Callback, Row
+from eco.training.config import TrainConfig
+from eco.training.distributed import World
+from eco.training.ledger import Ledger
+from eco.training.precision import Precision
+from eco.training.schedule import learning_rate_factor
+from eco.training.signals import GracefulStop
 
 NONFINITE_IN_A_ROW = 3
 """So many steps without a finite loss in a row go back to the last good checkpoint."""

@@ -91,7 +91,7 @@ def test_a_directory_in_use_is_refused(eco, tiny, tmp_path):
 
 
 def test_a_crash_leaves_a_report(tiny, tmp_path, monkeypatch):
-    from eco.train.trainer import Trainer
+    from eco.training.trainer import Trainer
 
     def explode(self, batch):
         raise RuntimeError("boom")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from toy import Toy, trainer
 
-from eco.train.callbacks import Evaluation, Saving
-from eco.train.config import CheckpointConfig
-from eco.train.ema import WeightAverage
-from eco.train.ledger import Ledger
+from eco.training.callbacks import Evaluation, Saving
+from eco.training.config import CheckpointConfig
+from eco.training.ema import WeightAverage
+from eco.training.ledger import Ledger
 
 
 def test_evaluation_runs_at_the_start_every_n_steps_and_at_the_end_and_knows_the_best():

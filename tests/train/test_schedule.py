@@ -1,7 +1,7 @@
 import pytest
 
-from eco.train.config import TrainConfig
-from eco.train.schedule import learning_rate_factor
+from eco.training.config import TrainConfig
+from eco.training.schedule import learning_rate_factor
 
 
 def factors(**settings):

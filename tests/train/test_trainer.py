@@ -4,8 +4,8 @@ import pytest
 import torch
 from toy import Toy, samples, source, trainer
 
-from eco.train.callbacks import Callback
-from eco.train.trainer import NonFiniteLoss
+from eco.training.callbacks import Callback
+from eco.training.trainer import NonFiniteLoss
 
 
 class Rows(Callback):

@@ -5,9 +5,9 @@ from torch import nn
 
 from eco.models.contract import Model, ModelConfig, StepOutput
 from eco.observe.phases import Phases
-from eco.train.config import TrainConfig
-from eco.train.precision import Precision
-from eco.train.trainer import Trainer
+from eco.training.config import TrainConfig
+from eco.training.precision import Precision
+from eco.training.trainer import Trainer
 
 WIDTH = 4
 

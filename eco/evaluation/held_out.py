@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from eco.data.stream import Windows
 from eco.models.contract import IGNORE, Batch, LanguageModel
-from eco.train.precision import Precision
+from eco.training.precision import Precision
 
 
 def spread(parts: Sequence[Windows], batch: int, windows: int = 0) -> Iterator[Batch]:

@@ -1,0 +1,130 @@
+"""What happens around the training loop: the hooks, and the two that decide about its end and its memory.
+
+A callback that carries state returns it from `state_dict`; the checkpoint stores it under the callback's name, so a
+resumed run continues as if it had never stopped.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from eco.training.config import CheckpointConfig
+
+if TYPE_CHECKING:
+    from eco.training.trainer import Trainer
+
+Row = dict[str, Any]
+"""One row of metrics.jsonl in the making: flat name -> number (or short text)."""
+
+
+class Callback:
+    """Hooks in the order in which the loop calls them; each does nothing unless overridden."""
+
+    name = ""
+    is_feature = False
+    """True: an optional part of the method; it appears in the ledger and must count its effects there."""
+
+    def start(self, trainer: "Trainer") -> None:
+        """Once, before the first step of this session; `trainer.step` is where it starts."""
+
+    def step(self, trainer: "Trainer", row: Row) -> None:
+        """After each step. Callbacks run in the trainer's order and may add to `row` for those after them."""
+
+    def rolled_back(self, trainer: "Trainer") -> None:
+        """After weights and state went back to the newest checkpoint, at `trainer.step`."""
+
+    def end(self, trainer: "Trainer", reason: str) -> None:
+        """Once, after the last step, before the process leaves the loop normally."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state, f"callback {self.name} was given state that it cannot take"
+
+
+class Evaluation(Callback):
+    """Measures on held-out data at the start, every `every` steps and at the end; knows the best step; stops early.
+
+    measure: () -> metrics, of which `val_loss` (the language-model loss alone, in nats a token) decides what is best.
+    """
+
+    name = "evaluation"
+
+    def __init__(self, measure: Callable[[], Row], every: int, patience: int) -> None:
+        self.measure = measure
+        self.every = every
+        self.patience = patience
+        self.first: Row = {}
+        self.latest: Row = {}
+        self.best_loss = float("inf")
+        self.best_step = -1
+        self._without_gain = 0
+
+    def start(self, trainer: "Trainer") -> None:
+        if not self.first:
+            self.first = self._run(trainer)
+
+    def step(self, trainer: "Trainer", row: Row) -> None:
+        if not trainer.ending and (not self.every or trainer.step % self.every):
+            return
+        row.update(self._run(trainer))
+        if row["val_loss"] < self.best_loss:
+            self.best_loss, self.best_step, self._without_gain = row["val_loss"], trainer.step, 0
+        else:
+            self._without_gain += 1
+            if self.patience and self._without_gain >= self.patience:
+                trainer.stop(f"no better held-out loss in {self._without_gain} evaluations")
+
+    def _run(self, trainer: "Trainer") -> Row:
+        with trainer.phases("eval"):
+            self.latest = self.measure()
+        return self.latest
+
+    def state_dict(self) -> dict[str, Any]:
+        best = None if self.best_step < 0 else self.best_loss
+        return {
+            "first": self.first, "latest": self.latest, "best_loss": best, "best_step": self.best_step,
+            "without_gain": self._without_gain,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.first, self.latest = state["first"], state["latest"]
+        self.best_loss = float("inf") if state["best_loss"] is None else state["best_loss"]
+        self.best_step, self._without_gain = state["best_step"], state["without_gain"]
+
+
+class Saving(Callback):
+    """Saves every so many steps, every so many seconds, when the evaluation found a new best, and at the end.
+
+    save: (best: bool) -> None writes the trainer's present state.
+    """
+
+    name = "saving"
+
+    def __init__(self, save: Callable[[bool], None], config: CheckpointConfig, evaluation: Evaluation | None) -> None:
+        self.save = save
+        self.config = config
+        self.evaluation = evaluation
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+
+    def start(self, trainer: "Trainer") -> None:
+        self._saved_step = trainer.step if trainer.step else -1
+        self._saved_at = time.monotonic()
+
+    def step(self, trainer: "Trainer", row: Row) -> None:
+        is_best = self.evaluation is not None and self.evaluation.best_step == trainer.step
+        by_step = self.config.every and trainer.step % self.config.every == 0
+        by_time = self.config.seconds and time.monotonic() - self._saved_at >= self.config.seconds
+        if is_best or by_step or by_time:
+            self._save(trainer, is_best)
+
+    def end(self, trainer: "Trainer", reason: str) -> None:
+        if self._saved_step != trainer.step:
+            self._save(trainer, best=False)
+
+    def _save(self, trainer: "Trainer", best: bool) -> None:
+        with trainer.phases("checkpoint"):
+            self.save(best)
+        self._saved_step, self._saved_at = trainer.step, time.monotonic()

@@ -1,0 +1,262 @@
+"""The training loop.
+
+One step: take the next samples, add up the gradients of the micro-batches, clip, update. Around it stand callbacks
+(evaluation, saving, recording, averaging) and three guards: a loss that is not finite skips its step and in the end
+goes back to a checkpoint, a lack of memory halves the micro-batch, a signal ends the loop after the step in hand.
+
+Everything that a bit-exact resume needs is in `state_dict`; dropout draws from a seed that is a function of the step.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eco.models.contract import Batch, Model
+from eco.observe.phases import Phases
+from eco.training.callbacks import Callback, Row
+from eco.training.config import TrainConfig
+from eco.training.distributed import World
+from eco.training.ledger import Ledger
+from eco.training.precision import Precision
+from eco.training.schedule import learning_rate_factor
+from eco.training.signals import GracefulStop
+
+NONFINITE_IN_A_ROW = 3
+"""So many steps without a finite loss in a row go back to the last good checkpoint."""
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss stays NaN or infinite, also after going back to the last good checkpoint."""
+
+
+class Trainer:
+    """Trains `model` on the samples of `source`.
+
+    source: position -> endless iterator over this process's share of each global batch, from that sample number on.
+    restore: loads the newest checkpoint into this trainer and returns True, or returns False if there is none.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        source: Callable[[int], Iterator[Batch]],
+        precision: Precision,
+        phases: Phases,
+        *,
+        callbacks: Sequence[Callback] = (),
+        restore: Callable[[], bool] = lambda: False,
+        world: World | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.precision = precision
+        self.callbacks = list(callbacks)
+        self.world = world or World()
+        self.phases = phases
+        self.ledger = Ledger()
+        for callback in self.callbacks:
+            if callback.is_feature:
+                self.ledger.enable(callback.name)
+        self.step = 0
+        self.position = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.skipped_steps = 0
+        self.carry: Any = None
+        self.micro_batch = config.batch_size
+        self._source = source
+        self._batches: Iterator[Batch] | None = None
+        self._restore = restore
+        self._note = note
+        self._nonfinite_in_a_row = 0
+        self._rolled_back_from = -1
+        self._stop_reason: str | None = None
+        self.ending: str | None = None
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._training_step = torch.compile(model.training_step) if config.compile else model.training_step
+        model.gradient_checkpointing = config.gradient_checkpointing
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples in one global batch, over all processes and micro-batches."""
+        return self.config.batch_size * self.config.accumulation * self.world.size
+
+    def stop(self, reason: str) -> None:
+        """Asks the loop to end after the step in hand."""
+        self._stop_reason = self._stop_reason or reason
+
+    def fit(self) -> str:
+        """Runs until the budget is used up, a callback or a signal stops it; returns why it ended.
+
+        Raises:
+            NonFiniteLoss: see NONFINITE_IN_A_ROW.
+            RuntimeError: out of memory with a micro-batch of one sample.
+        """
+        self.model.train()
+        with GracefulStop() as signals:
+            for callback in self.callbacks:
+                callback.start(self)
+            self.ending = self._budget_used() or self._asked_to_stop(signals)
+            while not self.ending:
+                began = time.perf_counter()
+                row = self._guarded_step()
+                self.seconds += time.perf_counter() - began
+                self.ending = self._budget_used()
+                for callback in self.callbacks:
+                    callback.step(self, row) if row else callback.rolled_back(self)
+                self.ending = self.ending or self._asked_to_stop(signals)
+            for callback in self.callbacks:
+                callback.end(self, self.ending)
+        return self.ending
+
+    def _budget_used(self) -> str | None:
+        config = self.config
+        if self.step >= config.steps:
+            return "steps"
+        if config.tokens and self.tokens >= config.tokens:
+            return "tokens"
+        if config.minutes and self.world.agree(self.seconds >= 60 * config.minutes):
+            return "minutes"
+        return None
+
+    def _asked_to_stop(self, signals: GracefulStop) -> str | None:
+        if self.world.agree(signals.asked is not None):
+            return signals.asked or "signal"
+        return self._stop_reason
+
+    def _guarded_step(self) -> Row | None:
+        """One step, with the answers to a lack of memory and to a loss that is not finite; None: went back."""
+        if self._batches is None:
+            self._batches = self._source(self.position)
+        with self.phases("data"):
+            batch = next(self._batches)
+        while (row := self._step_unless_out_of_memory(batch)) is None:
+            self.micro_batch = max(1, self.micro_batch // 2)
+            self._note(f"out of memory: the micro-batch is now {self.micro_batch} samples, accumulated more often")
+        self.step += 1
+        self.position += self.samples_per_step
+        self.tokens += batch["tokens"].numel() * self.world.size
+        if not row["skipped"]:
+            self._nonfinite_in_a_row = 0
+        elif self._goes_back():
+            return None
+        row.update(step=self.step, tokens_seen_total=self.tokens, nonfinite_steps_total=self.skipped_steps)
+        row.update(micro_batch=self.micro_batch)
+        return row
+
+    def _step_unless_out_of_memory(self, batch: Batch) -> Row | None:
+        try:
+            with self.phases("train"):
+                return self._step(batch)
+        except RuntimeError as error:  # torch.OutOfMemoryError on GPUs; the CPU allocator has no type of its own
+            if not is_out_of_memory(error) or self.micro_batch == 1:
+                raise
+        if self.precision.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _step(self, batch: Batch) -> Row:
+        with self.phases("zero_grad"):
+            self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(self._dropout_seed())
+        losses, metrics = self._accumulate(batch)
+        factor = learning_rate_factor(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        row: Row = {"loss": float(losses.pop("total")), "lr": self.optimizer.param_groups[0]["lr"]}
+        row.update({f"loss/{name}": float(value) for name, value in losses.items()})
+        row.update({name: float(value) for name, value in metrics.items()})
+        with self.phases("opt_step"):
+            row["grad_norm"] = norm = self._clip()
+            scaled = self.precision.scaler.is_enabled()  # fp16: infinite gradients are the scaler's daily business
+            row["skipped"] = int(
+                self.world.agree(not math.isfinite(row["loss"]) or not (scaled or math.isfinite(norm)))
+            )
+            if not row["skipped"]:
+                self.precision.scaler.step(self.optimizer)
+                self.precision.scaler.update()
+        return row
+
+    def _accumulate(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float | Tensor]]:
+        """Gradients of the whole batch in `.grad`; the mean of every loss and the last micro-batch's metrics."""
+        samples = len(batch["tokens"])
+        means: dict[str, Tensor] = {}
+        metrics: dict[str, float | Tensor] = {}
+        for first in range(0, samples, self.micro_batch):
+            micro = {name: value[first : first + self.micro_batch] for name, value in batch.items()}
+            share = len(micro["tokens"]) / samples
+            with self.phases("forward"), self.precision.autocast():
+                output = self._training_step(micro, self.carry)
+                weights = self.config.loss_weights
+                total = sum((weights.get(name, 1.0) * loss for name, loss in output.losses.items()), torch.zeros(()))
+            with self.phases("backward"):
+                self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
+            for name, loss in {"total": total, **output.losses}.items():
+                means[name] = means.get(name, 0.0) + loss.detach() * share
+            self.carry, metrics = output.carry, output.metrics
+        self.world.average(p.grad for p in self._parameters if p.grad is not None)
+        self.world.average(means.values())
+        return means, metrics
+
+    def _dropout_seed(self) -> int:
+        """Dropout draws from torch's default generator, seeded anew for each step: a resume needs no other state."""
+        return ((self.config.seed * 1_000_003 + self.step) * 1_000_003 + self.world.rank) % 2**63
+
+    def _clip(self) -> float:
+        """Unscales, clips to the largest norm allowed, returns the norm before clipping."""
+        self.precision.scaler.unscale_(self.optimizer)
+        largest = self.config.grad_clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(self._parameters, largest))
+
+    def _goes_back(self) -> bool:
+        """Counts a skipped step; after too many in a row, restores the newest checkpoint except its data position."""
+        self.skipped_steps += 1
+        self._nonfinite_in_a_row += 1
+        self._note(f"step {self.step}: the loss is not finite; the step is skipped")
+        if self._nonfinite_in_a_row < NONFINITE_IN_A_ROW:
+            return False
+        failed, position, skipped = self.step, self.position, self.skipped_steps
+        if failed <= self._rolled_back_from or not self._restore():
+            raise NonFiniteLoss(
+                f"the loss is not finite for {NONFINITE_IN_A_ROW} steps in a row, at step {failed}, and no checkpoint "
+                "is left to go back to; a lower --lr, a longer --warmup-steps or --precision fp32 often mends it"
+            )
+        self._rolled_back_from = failed + NONFINITE_IN_A_ROW
+        self.position, self.skipped_steps, self._nonfinite_in_a_row = position, skipped, 0
+        self._note(f"back to the checkpoint of step {self.step}, going on with the samples after {position}")
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """All state of the loop beside model and optimizer; numbers only."""
+        return {
+            "step": self.step, "position": self.position, "tokens": self.tokens, "seconds": self.seconds,
+            "skipped_steps": self.skipped_steps, "nonfinite_in_a_row": self._nonfinite_in_a_row,
+            "rolled_back_from": self._rolled_back_from, "micro_batch": self.micro_batch,
+            "scaler": self.precision.scaler.state_dict(), "ledger": self.ledger.state_dict(),
+            "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step, self.position, self.tokens = state["step"], state["position"], state["tokens"]
+        self.seconds, self.skipped_steps = state["seconds"], state["skipped_steps"]
+        self._nonfinite_in_a_row, self._rolled_back_from = state["nonfinite_in_a_row"], state["rolled_back_from"]
+        self.micro_batch = state["micro_batch"]
+        if state["scaler"]:
+            self.precision.scaler.load_state_dict(state["scaler"])
+        for callback in self.callbacks:
+            if callback.name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][callback.name])
+        self.ledger.load_state_dict(state["ledger"])
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """True for torch's out-of-memory errors, on the GPU and of the CPU allocator."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

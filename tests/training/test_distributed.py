@@ -1,0 +1,32 @@
+"""Two processes under torchrun share each global batch and end where one process ends."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+def train(tiny, tmp_path, name, *words):
+    run = tmp_path / name
+    command = [sys.executable, "-m", *words, "train", tiny, "--output-dir", str(run), "--train.grad_clip", "0"]
+    done = subprocess.run([*command, "--steps", "6"], capture_output=True, text=True, cwd=tmp_path, timeout=240)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return rows, load_file(run / "checkpoints" / "step_00000006" / "model.safetensors")
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
+def test_two_processes_equal_one_with_twice_the_accumulation(tiny, tmp_path):
+    single = tmp_path / "single.yaml"
+    single.write_text(f"extends: {tiny}\ntrain: {{accumulation: 2}}\n")
+    one, weights = train(str(single), tmp_path, "one", "eco")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "eco"]
+    two, shared = train(tiny, tmp_path, "two", *launcher)
+    assert [row["step"] for row in two] == [row["step"] for row in one]
+    assert [row["tokens_seen_total"] for row in two] == [row["tokens_seen_total"] for row in one]
+    assert [row["loss"] for row in two[1:]] == pytest.approx([row["loss"] for row in one[1:]], rel=1e-5)
+    for name, weight in weights.items():
+        torch.testing.assert_close(shared[name], weight, rtol=1e-4, atol=1e-5)

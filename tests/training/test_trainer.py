@@ -1,0 +1,167 @@
+import copy
+
+import pytest
+import torch
+from toy import Toy, samples, source, trainer
+
+from eco.training.callbacks import Callback
+from eco.training.trainer import NonFiniteLoss
+
+
+class Rows(Callback):
+    """Keeps the rows of a run, and the steps at which it went back."""
+
+    def __init__(self):
+        self.rows, self.returns = [], []
+
+    def step(self, trainer, row):
+        self.rows.append(row)
+
+    def rolled_back(self, trainer):
+        self.returns.append(trainer.step)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_training_follows_plain_gradient_descent():
+    model, reference = Toy(), Toy()
+    run = trainer(model, steps=3)
+    assert run.fit() == "steps"
+    for step in range(3):
+        output = reference.training_step(samples(step * 8, 8))
+        reference.zero_grad()
+        sum(output.losses.values()).backward()
+        with torch.no_grad():
+            for parameter in reference.parameters():
+                parameter -= 0.1 * parameter.grad
+    torch.testing.assert_close(weights(model), weights(reference))
+    assert run.tokens == 3 * 8 * 4
+    assert run.position == 24
+
+
+def test_accumulated_micro_batches_equal_one_large_batch():
+    large, small = Toy(), Toy()
+    trainer(large, batch_size=8, accumulation=1).fit()
+    trainer(small, batch_size=2, accumulation=4).fit()
+    torch.testing.assert_close(weights(large), weights(small))
+
+
+def test_loss_weights_weigh_and_zero_removes_a_loss():
+    plain, weighted, without = Toy(), Toy(), Toy()
+    trainer(plain).fit()
+    trainer(weighted, loss_weights={"absolute": 1.0}).fit()
+    trainer(without, loss_weights={"absolute": 0.0}).fit()
+    assert torch.equal(weights(plain), weights(weighted))
+    assert not torch.allclose(weights(plain), weights(without))
+
+
+def test_clipping_bounds_the_update():
+    model = Toy()
+    before = weights(model)
+    rows = Rows()
+    trainer(model, steps=1, grad_clip=0.01, callbacks=[rows]).fit()
+    assert rows.rows[0]["grad_norm"] > 0.01
+    assert (weights(model) - before).norm() == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else():
+    roomy, cramped, notes = Toy(), Toy(largest_batch=2), []
+    trainer(roomy).fit()
+    run = trainer(cramped, note=notes.append)
+    run.fit()
+    assert run.micro_batch == 2
+    assert [note for note in notes if "out of memory" in note]
+    torch.testing.assert_close(weights(roomy), weights(cramped))
+
+
+def test_out_of_memory_with_one_sample_is_an_error():
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        trainer(Toy(largest_batch=0)).fit()
+
+
+def test_a_step_with_a_nan_loss_is_skipped_and_counted():
+    model, rows = Toy(), Rows()
+    run = trainer(model, source(8, poison=range(2, 3)), callbacks=[rows])
+    run.fit()
+    assert run.skipped_steps == 1
+    assert [row["skipped"] for row in rows.rows] == [0, 0, 1, 0, 0, 0, 0, 0]
+    assert weights(model).isfinite().all()
+
+
+def saving_trainer(poison, **settings):
+    """A trainer whose `restore` goes back to the state after its second step."""
+    model, rows, saved = Toy(), Rows(), {}
+
+    class Save(Callback):
+        def step(self, trainer, row):
+            if trainer.step == 2 and not saved:
+                saved["model"] = copy.deepcopy(model.state_dict())
+                saved["trainer"] = copy.deepcopy(trainer.state_dict())
+
+    def restore():
+        model.load_state_dict(saved["model"])
+        run.load_state_dict(saved["trainer"])
+        return True
+
+    run = trainer(model, source(8, poison), callbacks=[rows, Save()], restore=restore, **settings)
+    return run, model, rows, saved
+
+
+def test_three_nan_losses_in_a_row_go_back_to_the_checkpoint_and_on_with_later_data():
+    run, model, rows, _ = saving_trainer(range(4, 7), steps=10)
+    run.fit()
+    assert rows.returns == [2]
+    assert [row["step"] for row in rows.rows] == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert run.position == (7 + 8) * 8  # seven batches before going back, eight steps after it
+    assert weights(model).isfinite().all()
+    assert run.skipped_steps == 3
+
+
+def test_nan_losses_that_persist_after_going_back_stop_the_run():
+    run, _, rows, _ = saving_trainer(range(4, 100), steps=50)
+    with pytest.raises(NonFiniteLoss, match="lower --lr"):
+        run.fit()
+    assert rows.returns == [2]
+
+
+def test_nan_losses_without_a_checkpoint_stop_the_run():
+    with pytest.raises(NonFiniteLoss):
+        trainer(Toy(), source(8, poison=range(0, 9))).fit()
+
+
+def test_budgets_of_tokens_and_minutes_end_the_run():
+    run = trainer(Toy(), steps=100, tokens=5 * 8 * 4)
+    assert (run.fit(), run.step) == ("tokens", 5)
+    run = trainer(Toy(), steps=10_000_000, minutes=0.001)
+    assert run.fit() == "minutes"
+
+
+def test_the_carry_reaches_the_next_step():
+    run = trainer(Toy(), steps=5)
+    run.fit()
+    assert run.carry == 5
+
+
+def test_a_callback_can_stop_the_run():
+    class Stop(Callback):
+        def step(self, trainer, row):
+            if trainer.step == 3:
+                trainer.stop("enough")
+
+    run = trainer(Toy(), callbacks=[Stop()])
+    assert (run.fit(), run.step) == ("enough", 3)
+
+
+def test_state_round_trip_continues_bit_exactly():
+    whole = Toy()
+    trainer(whole, steps=8).fit()
+    first = Toy()
+    half = trainer(first, steps=4)
+    half.fit()
+    second = trainer(Toy(), steps=8)
+    second.model.load_state_dict(first.state_dict())
+    second.load_state_dict(half.state_dict())
+    second.fit()
+    assert torch.equal(weights(whole), weights(second.model))
