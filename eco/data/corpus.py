@@ -4,6 +4,7 @@ A corpus is read twice, one document in memory at a time. The first pass hashes:
 off the held-out documents and names the content. The second pass hands the documents out.
 """
 
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -88,14 +89,14 @@ def scan(locations: tuple[str, ...], text_field: str | None, share: float, seen:
     """Reads the locations once, leaving out every document whose hash is in `seen`, to which it adds the new ones.
 
     A document is held out if its hash, as a fraction, lies below `share`: the same document is on the same side
-    whatever else the corpus holds. If that leaves one side of two or more documents empty, the document with the
-    lowest hash is held out, and the one with the highest is not.
+    whatever else the corpus holds. Few documents may miss the share by far: where none is held out, or so many that
+    their bytes are nearer to all than to the share, the one whose size is nearest to the share is held out instead.
 
     Raises:
         ValueError: a location that does not exist, a malformed file, or no document at all.
     """
     options = SourceOptions(text_field)
-    hashes, sizes, duplicates = bytearray(), [], 0
+    hashes, sizes, duplicates = bytearray(), array("q"), 0
     for text in _read(locations, options):
         data = text.encode()
         key = _hash(data)
@@ -109,8 +110,9 @@ def scan(locations: tuple[str, ...], text_field: str | None, share: float, seen:
         left_out = ", ".join(f"{n} {reason}" for reason, n in {**options.skipped, "duplicate": duplicates}.items() if n)
         raise ValueError(f"data.paths: empty corpus: no text in {', '.join(locations)} ({left_out or 'nothing found'})")
     table = np.frombuffer(bytes(hashes), dtype=np.uint64).reshape(-1, 2)
-    held_out = _split(table[:, 0], share)
-    return Corpus(locations, text_field, share, table, np.array(sizes), held_out, duplicates, dict(options.skipped))
+    lengths = np.array(sizes)
+    held_out = _choose(table[:, 0], lengths, share)
+    return Corpus(locations, text_field, share, table, lengths, held_out, duplicates, dict(options.skipped))
 
 
 def split(text: str, share: float) -> tuple[str, str]:
@@ -121,13 +123,14 @@ def split(text: str, share: float) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def _split(hashes: npt.NDArray[np.uint64], share: float) -> npt.NDArray[np.bool_]:
+def _choose(hashes: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.bool_]:
+    """Which documents are held out; none where there is only one."""
     held_out = hashes < np.uint64(share * 2.0**64)
-    if len(hashes) > 1 and not held_out.any():
-        held_out[hashes.argmin()] = True
-    if len(hashes) > 1 and held_out.all():
-        held_out[hashes.argmax()] = False
-    return held_out & (len(hashes) > 1)
+    total = sizes.sum()
+    if not 0 < sizes[held_out].sum() <= (1 + share) / 2 * total:
+        nearest = np.lexsort((hashes, np.abs(sizes - share * total)))[0]
+        held_out = np.arange(len(sizes)) == nearest
+    return held_out if len(sizes) > 1 else np.zeros(1, dtype=np.bool_)
 
 
 def _read(locations: tuple[str, ...], options: SourceOptions) -> Iterator[str]:

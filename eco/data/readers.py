@@ -1,7 +1,7 @@
 """One file to its documents, by suffix: plain text, JSON Lines (also gzipped), Parquet.
 
-Nothing here loads a whole file: plain text comes in pieces of up to `PIECE` bytes, each a document of its own; JSON
-Lines by line; Parquet by groups of rows.
+No large file is loaded as a whole. Plain text of more than `WHOLE` bytes comes in pieces, each a document of its own;
+JSON Lines come by line; Parquet by groups of rows.
 """
 
 import gzip
@@ -14,8 +14,12 @@ from typing import IO, Any, cast
 
 from eco.data.sources.contract import TEXT_FIELDS, SourceOptions
 
-PIECE = 16 << 20
-"""Bytes after which a plain text file is cut, at a line break where there is one."""
+WHOLE = 1 << 20
+"""Bytes up to which a plain text file is one document."""
+
+PIECE = 1 << 16
+"""Longest piece of a larger one, in bytes, cut at a line break where there is one; short enough that the held-out share
+of a single large file is met."""
 
 SUFFIXES = (".py", ".txt", ".md", ".jsonl", ".jsonl.gz", ".parquet")
 
@@ -72,6 +76,9 @@ def _text_file(path: Path, options: SourceOptions) -> Iterator[str | None]:
 
 
 def _pieces(path: Path, stream: IO[bytes], options: SourceOptions) -> Iterator[str | None]:
+    if os.fstat(stream.fileno()).st_size <= WHOLE:
+        yield _decode(stream.read())
+        return
     rest = b""
     while block := stream.read(PIECE - len(rest)):
         piece = rest + block
@@ -79,7 +86,7 @@ def _pieces(path: Path, stream: IO[bytes], options: SourceOptions) -> Iterator[s
         cut = len(piece) if whole else _last_break(piece)
         yield _decode(piece[:cut])
         rest = piece[cut:]
-    if rest or stream.tell() == 0:
+    if rest:
         yield _decode(rest)
 
 

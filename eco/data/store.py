@@ -27,7 +27,7 @@ FORMAT = 1
 
 PARTS = ("training", "held_out")
 
-_BATCH = 8 << 20  # characters encoded at a time
+_BATCH = 16 << 20  # characters encoded at a time
 _BLOCK = 16 << 20  # bytes read at a time to check a digest
 
 

@@ -22,7 +22,7 @@ Batch = dict[str, torch.Tensor]
 
 
 class _Buffer:
-    """A batch to be filled, all padding at first; in plain arrays, as copies of small tensors cost more than reading."""
+    """A batch to be filled, all padding at first; in plain arrays, as copying small tensors costs more than reading."""
 
     def __init__(self, count: int, window: int, pad: int) -> None:
         self.tokens = np.full((count, window), pad, dtype=np.int64)
@@ -39,7 +39,6 @@ class Windows:
         self._part = part
         self._window = window
         self._pad = tokenizer.pad
-        self._token_lengths = tokenizer.token_lengths
 
     def __len__(self) -> int:
         return -(-self._part.targets // self._window)
@@ -57,11 +56,6 @@ class Windows:
         span = self._part.tokens[index * self._window : (index + 1) * self._window + 1]
         batch.tokens[row, : len(span) - 1] = span[:-1]
         batch.targets[row, : len(span) - 1] = span[1:]
-
-    def text_bytes(self, index: int, count: int) -> int:
-        """UTF-8 bytes of the targets of `batch(index, count)`: the divisor of bits per byte."""
-        span = self._part.tokens[index * self._window + 1 : (index + count) * self._window + 1]
-        return int(self._token_lengths[span].sum())
 
 
 class Stream:

@@ -34,7 +34,7 @@ def test_duplicates_across_corpora_stay_with_the_first(tmp_path: Path) -> None:
     corpus_of(tmp_path / "one", ["a", "b"], seen=seen)
     second = corpus_of(tmp_path / "two", ["c", "b", "d"], seen=seen)
     assert [text for text, _ in second.documents()] == ["c", "d"]
-    with pytest.raises(ValueError, match="empty corpus.*2 duplicate"):
+    with pytest.raises(ValueError, match=r"empty corpus.*2 duplicate"):
         scan((str(tmp_path / "one"),), None, 0.2, seen)
 
 
@@ -43,7 +43,7 @@ def test_the_split_is_disjoint_and_does_not_depend_on_other_documents(tmp_path: 
     training, held_out = sides(corpus_of(tmp_path / "all", texts))
     assert training | held_out == set(texts) and not training & held_out
     assert 50 < len(held_out) < 110  # 80 expected, 8 standard deviation
-    some_training, some_held_out = sides(corpus_of(tmp_path / "some", texts[399:100:-1] + ["another"]))
+    some_training, some_held_out = sides(corpus_of(tmp_path / "some", [*texts[399:100:-1], "another"]))
     assert some_training - {"another"} <= training
     assert some_held_out - {"another"} <= held_out
 
@@ -53,6 +53,15 @@ def test_the_split_is_disjoint_and_does_not_depend_on_other_documents(tmp_path: 
 def test_neither_side_is_empty(tmp_path: Path, count: int, share: float) -> None:
     training, held_out = sides(corpus_of(tmp_path, [f"{i}" for i in range(count)], share))
     assert training and held_out
+
+
+def test_few_documents_of_unlike_size_keep_the_share(tmp_path: Path) -> None:
+    for number in range(20):  # whatever their hashes
+        texts = [f"large {number} " * 500, f"fitting {number} " * 30, f"small {number}"]
+        corpus = corpus_of(tmp_path / str(number), texts, share=0.05)
+        held_out = int(corpus.sizes[corpus.held_out].sum())
+        assert 0 < held_out < 0.525 * corpus.sizes.sum()
+    assert sides(corpus_of(tmp_path / "x", ["a" * 1000, "b" * 50, "c"], share=0.001))[1] == {"c"}
 
 
 def test_a_lone_document_is_split_at_a_line_break(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def test_bad_files_are_counted_and_skipped(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     (tmp_path / "empty.md").write_text("")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
-    (tmp_path / "lines.jsonl").write_bytes(b'{"text": "caf\xe9"}\n{"text": "\\ud800"}\n{"text": "kept"}\n{"text": null}\n')
+    lines = [b'{"text": "caf\xe9"}', b'{"text": "\\ud800"}', b'{"text": "kept"}', b'{"text": null}']
+    (tmp_path / "lines.jsonl").write_bytes(b"\n".join(lines))
     texts, skipped = read(tmp_path)
     assert texts == ["good", "kept"]
     assert skipped == {"binary": 1, "undecodable": 3, "empty": 2, "unreadable": 1}
@@ -106,14 +107,22 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def read_one(folder: Path, content: str) -> list[str]:
+    (folder / "huge.txt").write_text(content, encoding="utf-8")
+    texts, skipped = read(folder)
+    assert skipped == {}
+    return texts
+
+
 @pytest.mark.parametrize("content", ["line ☃\n" * 40, "☃" * 60, "x" * 64, "\n" * 70])
 def test_a_huge_file_comes_in_pieces_that_join_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
     monkeypatch.setattr(readers, "PIECE", 32)
-    (tmp_path / "huge.txt").write_text(content, encoding="utf-8")
-    texts, skipped = read(tmp_path)
-    assert "".join(texts) == content and skipped == {}
+    assert read_one(tmp_path, content) == [content]
+    monkeypatch.setattr(readers, "WHOLE", 48)
+    texts = read_one(tmp_path, content)
+    assert "".join(texts) == content
     assert len(texts) > 1 and all(len(text.encode()) <= 32 for text in texts)
     if content.startswith("line"):
         assert all(text.endswith("\n") for text in texts)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_a_store_holds_every_document_on_its_side(corpus: Corpus, tokenizer: Tok
         assert part.tokens[0] == tokenizer.eos
         bounds = part.documents.tolist()
         assert bounds[0] == 1 and bounds[-1] == len(part.tokens) and part.targets == len(part.tokens) - 1
-        ids = [part.tokens[start:end].tolist() for start, end in zip(bounds, bounds[1:], strict=False)]
+        ids = [part.tokens[start:end].tolist() for start, end in pairwise(bounds)]
         assert all(document[-1] == tokenizer.eos for document in ids)
         assert [tokenizer.decode(document[:-1]) for document in ids] == expected
         assert part.text_bytes == sum(len(text.encode()) for text in expected)
