@@ -91,6 +91,12 @@ struct Share {
         begin = std::min(count, units * team.thread / team.threads * unit);
         end = std::min(count, units * (team.thread + 1) / team.threads * unit);
     }
+    Share shifted(int64_t by) const {
+        Share share = *this;
+        share.begin += by;
+        share.end += by;
+        return share;
+    }
 };
 
 // out[b][row] (+)= weight[row] . input[b] + bias[row] for R rows of the weight and B inputs: each weight is read once,
@@ -128,9 +134,8 @@ inline void all_inputs(const Linear& linear, const float* input, int64_t count, 
     for (; b < count; ++b) tile<R, 1>(linear, at(b), row, to(b), add);
 }
 
-// out (count, rows) = or += input (count, columns) times the transposed weight, for this team member's rows.
-void multiply(const Linear& linear, const float* input, int64_t count, Team team, float* out, bool add = false) {
-    const Share share(linear.rows, TILE_ROWS, team);
+// out (count, rows) = or += input (count, columns) times the transposed weight, for a share of the rows.
+void multiply(const Linear& linear, const float* input, int64_t count, Share share, float* out, bool add = false) {
     int64_t row = share.begin;
     for (; row + TILE_ROWS <= share.end; row += TILE_ROWS) all_inputs<TILE_ROWS>(linear, input, count, row, out, add);
     for (; row < share.end; ++row) all_inputs<1>(linear, input, count, row, out, add);
@@ -254,10 +259,13 @@ void attention_head(const Model& model, const Step& step, int64_t layer, int64_t
     attend(query, past, key, value, size, buffers.scores, buffers.mixed + (b * model.heads + head) * size);
 }
 
-// up_out (rows, up.rows) -> units (rows, down.columns), for this team member's units.
-void activate(const Model& model, const Step& step, const Layer& layer, const Buffers& buffers, Team team) {
+// units (rows, down.columns) = activation(up(normed)), for this team member's units. Gate and unit come from the same
+// thread, so that nobody waits in between.
+void expand(const Model& model, const Step& step, const Layer& layer, const Buffers& buffers, Team team) {
     const int64_t count = layer.down.columns;
     const Share share(count, LANES, team);
+    multiply(layer.up, buffers.normed, step.rows, share, buffers.up);
+    if (model.activation == SWIGLU) multiply(layer.up, buffers.normed, step.rows, share.shifted(count), buffers.up);
     for (int64_t b = 0; b < step.rows; ++b) {
         const float* in = buffers.up + b * layer.up.rows;
         float* out = buffers.units + b * count;
@@ -272,29 +280,28 @@ void activate(const Model& model, const Step& step, const Layer& layer, const Bu
 
 void run(const Model& model, const Step& step, Team team) {
     Buffers buffers(model, step, team);
-    embed(model, step, buffers.x, Share(model.width, LANES, team));
+    const Share width(model.width, TILE_ROWS, team);
+    embed(model, step, buffers.x, width);
 #pragma omp barrier
     for (int64_t l = 0; l < model.layer_count; ++l) {
         const Layer& layer = model.layers[l];
         normalise_rows(layer.attention_norm, buffers.x, step.rows, model.width, buffers.normed);
-        multiply(layer.qkv, buffers.normed, step.rows, team, buffers.qkv);
+        multiply(layer.qkv, buffers.normed, step.rows, Share(layer.qkv.rows, TILE_ROWS, team), buffers.qkv);
 #pragma omp barrier
         const Share heads(step.rows * model.heads, 1, team);
         for (int64_t i = heads.begin; i < heads.end; ++i)
             attention_head(model, step, l, i / model.heads, i % model.heads, buffers);
 #pragma omp barrier
-        multiply(layer.output, buffers.mixed, step.rows, team, buffers.x, true);
+        multiply(layer.output, buffers.mixed, step.rows, width, buffers.x, true);
 #pragma omp barrier
         normalise_rows(layer.mlp_norm, buffers.x, step.rows, model.width, buffers.normed);
-        multiply(layer.up, buffers.normed, step.rows, team, buffers.up);
+        expand(model, step, layer, buffers, team);
 #pragma omp barrier
-        activate(model, step, layer, buffers, team);
-#pragma omp barrier
-        multiply(layer.down, buffers.units, step.rows, team, buffers.x, true);
+        multiply(layer.down, buffers.units, step.rows, width, buffers.x, true);
 #pragma omp barrier
     }
     normalise_rows(model.norm, buffers.x, step.rows, model.width, buffers.normed);
-    multiply(model.head, buffers.normed, step.rows, team, step.logits);
+    multiply(model.head, buffers.normed, step.rows, Share(model.head.rows, TILE_ROWS, team), step.logits);
 }
 
 }  // namespace

@@ -1,0 +1,173 @@
+"""Each kernel against its reference in float64: values and gradients, in fp32 and bf16, at odd sizes too."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from conftest import Function, error, run
+from torch import Tensor
+
+from eco.kernels import activation, attention, cross_entropy, native, norm, rotary
+from eco.kernels.activation import reference as activation_reference
+from eco.kernels.attention import reference as attention_reference
+from eco.kernels.cross_entropy import reference as cross_entropy_reference
+from eco.kernels.norm import reference as norm_reference
+from eco.kernels.rotary import reference as rotary_reference
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def angles(time: int, size: int) -> tuple[Tensor, Tensor]:
+    turns = torch.arange(time)[:, None] * 100.0 ** (-torch.arange(size // 2) / (size // 2))
+    return turns.cos(), turns.sin()
+
+
+def check(function: Function, reference: Function, inputs: list[Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """fp32 within 1e-5 of the reference; bf16 no worse than 1.5 times plain torch's own bf16."""
+    expected = run(reference, inputs, torch.float64)
+    for found, right in zip(run(function, inputs, torch.float32), expected, strict=True):
+        assert error(found, right) < 1e-5
+    rounded = [x.bfloat16() if x.is_floating_point() else x for x in inputs]
+    expected = run(reference, rounded, torch.float64)
+    ours = run(function, rounded)
+    monkeypatch.setattr(native, "library", lambda: None)
+    theirs = run(function, rounded)
+    for mine, plain, right in zip(ours, theirs, expected, strict=True):
+        assert error(mine, right) < 1.5 * error(plain, right) + 1e-5
+
+
+HEADS = [(2, 4, 2, 100, 64), (1, 3, 3, 256, 32), (2, 2, 1, 65, 96), (1, 1, 1, 2, 64), (1, 2, 2, 33, 20)]
+"""(B, H, Hkv, T, D); the last head size is one that the C++ leaves to torch."""
+
+
+@pytest.mark.parametrize("batch, heads, kv_heads, time, size", HEADS)
+def test_attention(
+    batch: int, heads: int, kv_heads: int, time: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = [randn(batch, count, time, size, seed=i) for i, count in enumerate((heads, kv_heads, kv_heads))]
+    check(attention.causal_attention, attention_reference.causal_attention, inputs, monkeypatch)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("batch, heads, kv_heads, time, size", HEADS)
+def test_packed_attention(
+    batch: int, heads: int, kv_heads: int, time: int, size: int, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation = angles(time, size) if turned else None
+
+    def reference(qkv: Tensor) -> Tensor:
+        q, k, v = qkv.view(batch, time, -1, size).transpose(1, 2).split([heads, kv_heads, kv_heads], 1)
+        if rotation is not None:
+            q, k = (rotary_reference.rotate(x, *(angle.double() for angle in rotation)) for x in (q, k))
+        return attention_reference.causal_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    packed = partial(attention.packed_attention, heads=heads, kv_heads=kv_heads, rotation=rotation)
+    check(packed, reference, [randn(batch, time, (heads + 2 * kv_heads) * size)], monkeypatch)
+
+
+def test_attention_to_one_position_is_its_value() -> None:
+    q, k, v = (randn(2, 2, 1, 64, seed=i).bfloat16() for i in range(3))
+    assert torch.equal(attention.causal_attention(q, k, v), v)
+
+
+def test_attention_with_large_scores_stays_finite_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (4 * randn(1, 2, 70, 32, seed=i) for i in range(3))
+    check(attention.causal_attention, attention_reference.causal_attention, [q, k, v], monkeypatch)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 65, 384), (1, 5)])
+@pytest.mark.parametrize("kind", ["rms", "layer", "layer without bias"])
+def test_norms(shape: tuple[int, ...], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight, bias = 3 * randn(*shape) + 1, randn(shape[-1], seed=1), randn(shape[-1], seed=2)
+    if kind == "rms":
+        function = _norm_in_its_own_dtype(norm.rms_norm, 1)
+        check(function, lambda *a: norm_reference.rms_norm(*a, 1e-5), [x, weight], monkeypatch)
+    elif kind == "layer":
+        function = _norm_in_its_own_dtype(norm.layer_norm, 2)
+        check(function, lambda *a: norm_reference.layer_norm(*a, 1e-5), [x, weight, bias], monkeypatch)
+    else:
+        function = _norm_in_its_own_dtype(lambda x, w, eps: norm.layer_norm(x, w, None, eps), 1)
+        check(function, lambda x, w: norm_reference.layer_norm(x, w, None, 1e-5), [x, weight], monkeypatch)
+
+
+def _norm_in_its_own_dtype(function: Callable[..., Tensor], weights: int) -> Function:
+    """The norms' weights stay fp32 while the rows are bf16, as in training."""
+
+    def normed(x: Tensor, *parameters: Tensor) -> Tensor:
+        assert len(parameters) == weights
+        return function(x, *(p.float() for p in parameters), 1e-5)
+
+    return normed
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_added_norms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [randn(3, 33, 40, seed=i) for i in range(2)] + [randn(40, seed=i) for i in (2, 3)]
+
+    def added(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = weight.float(), bias.float()
+        if kind == "rms":
+            total, out = norm.add_rms_norm(x, delta, weight, 1e-5)
+            return total, out + bias.to(out.dtype)
+        return norm.add_layer_norm(x, delta, weight, bias, 1e-5)
+
+    def reference(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        if kind == "rms":
+            return x + delta, norm_reference.rms_norm(x + delta, weight, 1e-5) + bias
+        return x + delta, norm_reference.layer_norm(x + delta, weight, bias, 1e-5)
+
+    check(added, reference, inputs, monkeypatch)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (5, 14), (2, 65, 256)])
+def test_activations(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        check(activation.swiglu, activation_reference.swiglu, [4 * randn(*shape)], patch)
+    for approximate in ("tanh", "none"):
+        with monkeypatch.context() as patch:
+            check(
+                partial(activation.gelu, approximate=approximate),
+                partial(activation_reference.gelu, approximate=approximate),
+                [4 * randn(*shape)],
+                patch,
+            )
+
+
+def test_activations_far_out() -> None:
+    x = torch.tensor([-1e30, -1e4, -100.0, 0.0, 100.0, 1e4, torch.inf, torch.nan])
+    y = activation.gelu(x, "tanh")
+    assert y[:4].abs().max() == 0 and torch.equal(y[4:7], x[4:7]) and y[7].isnan()
+    y = activation.swiglu(torch.cat((x, torch.ones(8))))
+    assert y[:4].abs().max() == 0 and torch.equal(y[4:7], x[4:7]) and y[7].isnan()
+
+
+@pytest.mark.parametrize("rows, width, vocabulary", [(1, 8, 3), (37, 24, 50), (70, 16, 257)])
+def test_head_loss(rows: int, width: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eco.kernels.cross_entropy.cpu._LOGITS_BYTES", 20_000)  # several chunks
+    targets = torch.randint(vocabulary, (rows,), generator=torch.Generator().manual_seed(0))
+    targets[1::3] = -100
+    inputs = [2 * randn(rows, width), randn(vocabulary, width, seed=1), targets]
+    reference = partial(cross_entropy_reference.linear_cross_entropy, ignore_index=-100)
+    check(cross_entropy.linear_cross_entropy, reference, inputs, monkeypatch)
+
+
+@pytest.mark.parametrize("target", [5, -1])
+def test_head_loss_names_a_wrong_target(target: int, cpp: None) -> None:
+    with pytest.raises(IndexError, match=f"target {target} .* vocabulary of 5"):
+        cross_entropy.linear_cross_entropy(randn(2, 4), randn(5, 4), torch.tensor([0, target]))
+
+
+def test_head_loss_without_targets_is_nan() -> None:
+    assert cross_entropy.linear_cross_entropy(randn(2, 4), randn(5, 4), torch.tensor([-100, -100])).isnan()
+
+
+def test_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    cos, sin = angles(9, 10)
+
+    def reference(x: Tensor) -> Tensor:
+        return rotary_reference.rotate(x, cos.double(), sin.double())
+
+    check(partial(rotary.rotate, cos=cos, sin=sin), reference, [randn(2, 3, 9, 10)], monkeypatch)
