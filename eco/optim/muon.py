@@ -59,13 +59,13 @@ def hidden_matrices(model: nn.Module) -> dict[nn.Parameter, tuple[int, ...]]:
     embeddings = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
     found: dict[nn.Parameter, tuple[int, ...]] = {}
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear) or name.rpartition(".")[2] == "head" or module.weight in embeddings:
+        if not isinstance(module, nn.Linear) or name.rpartition(".")[2] == "head":
             continue
-        if module.weight.requires_grad and min(module.weight.shape) > 1:
-            blocks = tuple(getattr(module, "row_blocks", (module.out_features,)))
-            if sum(blocks) != module.out_features:
-                raise ValueError(f"{name}.row_blocks is {blocks}, but the weight has {module.out_features} rows")
-            found[module.weight] = blocks
+        weight = module.get_parameter("weight")
+        if weight.requires_grad and weight not in embeddings and min(weight.shape) > 1:
+            found[weight] = tuple(getattr(module, "row_blocks", (len(weight),)))
+            if sum(found[weight]) != len(weight):
+                raise ValueError(f"{name}.row_blocks is {found[weight]}, but the weight has {len(weight)} rows")
     return found
 
 
