@@ -1,14 +1,8 @@
 """Kernel tests compare three paths: the reference in float64, plain torch, and the C++ where this machine has it."""
 
-from collections.abc import Callable
-
 import pytest
-import torch
-from torch import Tensor
 
 from eco.kernels import native
-
-Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 @pytest.fixture
@@ -16,34 +10,3 @@ def cpp() -> None:
     """Skips where there are no C++ kernels."""
     if native.library() is None:
         pytest.skip("no C++ kernels on this machine")
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain torch everywhere."""
-    monkeypatch.setattr(native, "library", lambda: None)
-
-
-def run(function: Function, inputs: list[Tensor], dtype: torch.dtype | None = None) -> list[Tensor]:
-    """Outputs, then the gradients of all floating inputs, for fixed random gradients of the outputs, in float64.
-
-    dtype: converts the floating inputs first.
-    """
-    leaves = [_leaf(x, dtype or x.dtype) if x.is_floating_point() else x for x in inputs]
-    outputs = function(*leaves)
-    outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-    generator = torch.Generator().manual_seed(7)
-    gradients = [torch.randn(o.shape, generator=generator).bfloat16().to(o.dtype) for o in outputs]
-    torch.autograd.backward(outputs, gradients)
-    found = [x.grad for x in leaves if x.requires_grad]
-    assert all(g is not None for g in found)
-    return [x.detach().double() for x in [*outputs, *found] if x is not None]
-
-
-def error(found: Tensor, expected: Tensor) -> float:
-    """Relative error in the Euclidean norm."""
-    return ((found - expected).norm() / expected.norm()).item()
-
-
-def _leaf(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.detach().to(dtype, copy=True).requires_grad_()

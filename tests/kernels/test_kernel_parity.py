@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import Function, error, run
+from parity import Function, error, run
 from torch import Tensor
 
 from eco.kernels import activation, attention, cross_entropy, native, norm, rotary

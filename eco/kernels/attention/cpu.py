@@ -73,9 +73,7 @@ class _CausalAttention(torch.autograd.Function):
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, heads: int, kv_heads: int, cos: Tensor | None, sin: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, heads: int, kv_heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
         qkv = _rows_contiguous(qkv)
         out, log_sums = _forward(*heads_of(qkv, heads, kv_heads), cos, sin)
         ctx.save_for_backward(qkv, out, log_sums, cos, sin)
@@ -93,9 +91,7 @@ class _PackedAttention(torch.autograd.Function):
         return dqkv, None, None, None, None
 
 
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _forward(q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
     """The result (B, H, T, D), laid out as (B, T, H, D), and each row's log of the sum of exponents (B, H, T)."""
     batch, heads, time, size = q.shape
     out = torch.empty(batch, time, heads, size, dtype=q.dtype).transpose(1, 2)

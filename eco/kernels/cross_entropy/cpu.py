@@ -19,9 +19,7 @@ _LOGITS_BYTES = 16 << 20
 def able(hidden: Tensor, weight: Tensor, targets: Tensor) -> bool:
     """Whether the C++ does these."""
     dtype = native.compute_dtype(hidden)
-    return (
-        dtype in (torch.float32, torch.bfloat16) and hidden.numel() > 0 and native.usable(hidden, weight, targets)
-    )
+    return dtype in (torch.float32, torch.bfloat16) and hidden.numel() > 0 and native.usable(hidden, weight, targets)
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
@@ -37,9 +35,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, count: int
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, count: int) -> Tensor:
         dtype = native.compute_dtype(hidden)
         ctx.dtypes = hidden.dtype, weight.dtype
         ctx.count = count

@@ -91,7 +91,9 @@ class FusedDecoder:
         fp32 each, of position `length`.
         """
         rows, threads = len(tokens), torch.get_num_threads()
+        tokens = tokens.contiguous()
         assert length < keys.shape[3] and keys.stride() == values.stride() and keys.stride(4) == 1
+        assert padding is None or padding.is_contiguous()
         logits = torch.empty(rows, self._model.head.rows)
         scratch = torch.empty(self._scratch_size(rows, threads, length))
         step = _Step(

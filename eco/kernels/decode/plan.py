@@ -8,6 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
+Activation = Literal["swiglu", "gelu", "gelu_tanh"]
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -55,4 +57,4 @@ class Plan:
     head: Tensor
     heads: int
     kv_heads: int
-    activation: Literal["swiglu", "gelu", "gelu_tanh"]
+    activation: Activation

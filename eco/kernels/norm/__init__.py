@@ -31,9 +31,7 @@ def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[
     return total, eager.rms_norm(total, weight, eps)
 
 
-def add_layer_norm(
-    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor]:
+def add_layer_norm(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """x + delta, in the dtype of x, and its `layer_norm`. Both (..., D)."""
     if cpu.able(x, weight, delta):
         return cpu.add_layer_norm(x, delta, weight, bias, eps)

@@ -52,9 +52,7 @@ def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[
     return total, out
 
 
-def add_layer_norm(
-    x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor]:
+def add_layer_norm(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """See `eco.kernels.norm.add_layer_norm`."""
     total, out = _AddNorm.apply(x, delta, weight, bias, eps, True)  # type: ignore[no-untyped-call]
     return total, out
