@@ -8,12 +8,14 @@ from torch import Tensor
 from eco.inference.row import Row
 from eco.inference.sampling import Sampling, draw, log_probability
 from eco.inference.tokenizer import Tokenizer
+from eco.kernels.decode import MOST_ROWS
 from eco.models.contract import Cache, LanguageModel
 
 
 def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: Sampling) -> Iterator[None]:
     """Adds tokens to all rows until each is finished; yields after every token but the last. Finished rows leave."""
     logits, cache = prefill(model, rows)
+    fused = model.fused_step()
     position = 0
     while True:
         logits = logits[:, : tokenizer.vocab_size]  # a model may have more rows than there are tokens
@@ -31,7 +33,7 @@ def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: 
             kept = torch.tensor(alive, device=tokens.device)
             tokens = tokens[kept]
             cache.keep(kept)
-        logits = model(tokens[:, None], cache)[:, -1]
+        logits = fused(tokens, cache) if fused and len(rows) <= MOST_ROWS else model(tokens[:, None], cache)[:, -1]
         position += 1
 
 

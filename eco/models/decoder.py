@@ -3,15 +3,17 @@
 Biases and QK-norm are options; with QK-norm and without MLP biases it is Qwen3's block (arXiv 2505.09388).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from eco.config import setting
-from eco.models.contract import LanguageModelConfig
+from eco.models.contract import Cache, LanguageModelConfig
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache, Past
+from eco.models.layers.fused import decode_plan, fused_step
 from eco.models.layers.mlp import SwiGLU
 from eco.models.layers.norm import RMSNorm
 from eco.models.layers.rotary import Rotary, Rotation
@@ -103,6 +105,10 @@ class Decoder(Transformer):
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
         y: Tensor = self.norm(self.run_blocks(self.dropout(self.embedding(tokens)), rotation, cache))
         return y
+
+    def fused_step(self) -> Callable[[Tensor, Cache], Tensor] | None:
+        plan = decode_plan(self.embedding.weight, None, self.blocks, self.norm, self.head_weight)
+        return fused_step(plan, self.rotary)
 
 
 def build(config: Config) -> Decoder:

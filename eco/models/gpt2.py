@@ -4,6 +4,7 @@ The defaults are GPT-2 small. Without attention biases and with the exact GELU i
 recipes.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch.nn.functional as F
@@ -11,9 +12,10 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from eco.config import setting
-from eco.models.contract import LanguageModelConfig
+from eco.models.contract import Cache, LanguageModelConfig
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache, Past
+from eco.models.layers.fused import decode_plan, fused_step
 from eco.models.layers.mlp import GeluMLP
 from eco.models.layers.norm import LayerNorm
 from eco.models.layers.shape import check_heads, check_vocabulary
@@ -87,6 +89,10 @@ class GPT2(Transformer):
         x = self.embedding(tokens) + self._positions(tokens.shape[1], cache)
         y: Tensor = self.norm(self.run_blocks(self.dropout(x), cache=cache))
         return y
+
+    def fused_step(self) -> Callable[[Tensor, Cache], Tensor] | None:
+        plan = decode_plan(self.embedding.weight, self.position.weight, self.blocks, self.norm, self.head_weight)
+        return fused_step(plan, None)
 
     def _positions(self, count: int, cache: KVCache | None) -> Tensor:
         """The learned positions of the next `count` tokens, (T, width) or (B, T, width).
