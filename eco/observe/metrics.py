@@ -41,8 +41,8 @@ class MetricsFile:
 
         NaN and infinity become null, scalar tensors and numpy numbers become Python numbers.
         """
-        clean = {key: plain(value) for key, value in row.items()}
-        assert isinstance(clean.get("step"), int), "a row of metrics needs its step"
+        assert isinstance(row.get("step"), int), "a row of metrics needs its step"
+        clean = {"step": row["step"]} | {key: plain(value) for key, value in row.items()}
         self._stream.write(json.dumps(clean, allow_nan=False) + "\n")
         self._stream.flush()
         if time.monotonic() - self._synced > _SYNC_EVERY_S:

@@ -43,7 +43,7 @@ class Speed:
         self._phases = phases
         self._started = started
         self._first: dict[str, float] = {}
-        self._ema = Ema(beta)
+        self._seconds_per_token = Ema(beta)
         self._steps = self._tokens = 0
         self._interval_started = started
 
@@ -68,7 +68,8 @@ class Speed:
 
         Three rates, by what they count: core (`core_step_time_s`, `core_tokens_per_s`) only data and train; plain
         (`step_time_s`, `tokens_per_s`) all but evaluation and checkpoints; effective all the time that passed.
-        `perf_bottleneck_share` is the largest stage's part of all the time that passed. Times are in seconds.
+        `tokens_per_s_ema` smooths the time per token, so that a few fast steps cannot outweigh a slow one that lasted
+        longer. `perf_bottleneck_share` is the largest stage's part of all the time that passed. Times are in seconds.
         """
         assert self._steps > 0, "an interval without a step has no speed"
         now = time.perf_counter()
@@ -88,7 +89,7 @@ class Speed:
             "core_step_time_s": core / steps,
             "effective_step_time_s": elapsed / steps,
             "tokens_per_s": tokens / usual,
-            "tokens_per_s_ema": self._ema.update(tokens / usual),
+            "tokens_per_s_ema": 1 / self._seconds_per_token.update(usual / tokens),
             "core_tokens_per_s": tokens / core,
             "effective_tokens_per_s": tokens / elapsed,
             **{f"phase_{name}_s": value / steps for name, value in seconds.items()},

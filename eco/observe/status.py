@@ -16,7 +16,8 @@ from eco.observe.metrics import plain
 
 State = Literal["running", "finished", "stopped", "crashed"]
 
-_EVERY_S = 2.0
+_EVERY_S = 5.0
+"""Seconds between writes that no milestone asks for; each waits for the disk."""
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Status:
 
 
 class StatusFile:
-    """Keeps `status.json` up to date: at once when the state or the checkpoint changes, else every two seconds."""
+    """Keeps `status.json` up to date: at once when the state or the checkpoint changes, else every five seconds."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -145,6 +145,17 @@ def test_what_happened_before_the_loop_is_not_in_the_first_interval(spend):
     assert row["startup_init_s"] == pytest.approx(0.02)
 
 
+def test_the_smoothed_rate_is_that_of_the_smoothed_time(spend):
+    phases = Phases()
+    speed = Speed(phases, started=1000.0, beta=0.5)
+    speed.ready()
+    for seconds in (0.1, 0.9):
+        spend(seconds)
+        speed.step(100)
+        row = speed.row()
+    assert row["tokens_per_s_ema"] == pytest.approx(100 / 0.5)
+
+
 def test_the_moving_average_starts_at_the_first_value_and_continues_from_its_state():
     average = Ema(0.9)
     assert average.update(10.0) == 10.0
