@@ -85,42 +85,66 @@ void pair_rows(const bf16 *x, int64_t rows, int64_t D, uint32_t *out) {
         for (int64_t d = 0; d < D; d++) out[d] = uint32_t(x[d].bits) | uint32_t(x[D + d].bits) << 16;
 }
 
-// Scores (n of them) of the query at position t become weights exp(scale * score - top), zero for the future.
-// Returns their sum and writes the largest scaled score.
-float weigh(const float *scores, int64_t n, int64_t t, float scale, bf16 *weights, float *top) {
-    float most = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : most)
-    for (int j = 0; j < int(n); j++) {
-        const float x = j <= int(t) ? scores[j] : -INFINITY;
+// out (D x rows) = x (rows x D) transposed, its rows `ldo` apart.
+template <class T>
+void transpose(const T *x, int64_t rows, int64_t D, T *out, int64_t ldo) {
+    for (int64_t d = 0; d < D; d++)
+        for (int64_t t = 0; t < rows; t++) out[d * ldo + t] = x[t * D + d];
+}
+
+// A row's n scores become weights exp(scale * score - top). Returns their sum and the largest scaled score, `top`.
+float weigh(const float *scores, int64_t n, float scale, bf16 *weights, float *top) {
+    Lanes most = lanes_at(scores), sums = {};
+    for (int64_t j = LANES; j < n; j += LANES) {
+        const Lanes x = lanes_at(scores + j);
         most = x > most ? x : most;
     }
-    most *= scale;
-#pragma omp simd reduction(+ : sum)
-    for (int j = 0; j < int(n); j++) {
-        const float w = j <= int(t) ? exp_of(scores[j] * scale - most) : 0.0f;
-        store(weights[j], w);
-        sum += w;
+    float shift = most[0], sum = 0;
+    for (int i = 1; i < LANES; i++) shift = most[i] > shift ? most[i] : shift;
+    shift *= scale;
+    for (int64_t j = 0; j < n; j += LANES) {
+        const Lanes w = exp_of(lanes_at(scores + j) * scale - shift);
+        *(Halves *)(weights + j) = bf16_bits(w);
+        sums += w;
     }
-    *top = most;
+    for (int i = 0; i < LANES; i++) sum += sums[i];
+    *top = shift;
     return sum;
 }
 
-// The same weights once more, normalised, and the gradient of the scores: w * (dw - delta) * scale.
-void weigh_backward(const float *scores, const float *dweights, int64_t n, int64_t t, float scale, float log_sum,
-                    float delta, bf16 *weights, bf16 *dscores) {
-#pragma omp simd
-    for (int j = 0; j < int(n); j++) {
-        const float w = j <= int(t) ? exp_of(scores[j] * scale - log_sum) : 0.0f;
-        store(weights[j], w);
-        store(dscores[j], w * (dweights[j] - delta) * scale);
-    }
+// Scores of n keys (rows) by ROWS queries (columns) become the weights once more, now normalised. Their gradients
+// become those of the scores, weight * (dweight - delta) * scale, once as they are and once with rows in pairs.
+void weigh_backward(const float *scores, const float *dweights, int64_t n, float scale, const float *log_sums,
+                    const float *deltas, bf16 *weights, bf16 *dscores, uint32_t *dscore_pairs) {
+    for (int64_t j = 0; j < n * ROWS; j += 2 * ROWS)
+        for (int64_t i = j; i < j + ROWS; i += LANES) {
+            Halves bits[2];
+            for (int64_t at = i, row = 0; row < 2; at += ROWS, row++) {
+                const Lanes w = exp_of(lanes_at(scores + at) * scale - lanes_at(log_sums + i - j));
+                *(Halves *)(weights + at) = bf16_bits(w);
+                bits[row] = bf16_bits(w * (lanes_at(dweights + at) - lanes_at(deltas + i - j)) * scale);
+                *(Halves *)(dscores + at) = bits[row];
+            }
+            *(Words *)(dscore_pairs + j / 2 + i - j) =
+                __builtin_convertvector(bits[0], Words) | __builtin_convertvector(bits[1], Words) << 16;
+        }
 }
 
-// out (n x ROWS) = x (ROWS x n) transposed, in 16 x 16 pieces that stay in the nearest cache.
-void transpose(const bf16 *x, int64_t n, bf16 *out) {
-    for (int64_t j0 = 0; j0 < n; j0 += 32)
-        for (int64_t j = j0; j < j0 + 32; j++)
-            for (int64_t r = 0; r < ROWS; r++) out[j * ROWS + r] = x[r * n + j];
+// What the backward pass needs of each query from t on: its log_sum, and the product of its output with the gradient
+// of that. A query past the end weighs nothing.
+void query_sums(const Shape &s, const Heads &out, const bf16 *dout, const float *all_log_sums, int64_t b, int64_t h,
+                int64_t t, float *log_sums, float *deltas) {
+    for (int64_t r = 0; r < ROWS; r++) {
+        log_sums[r] = INFINITY;
+        deltas[r] = 0;
+        if (t + r >= s.T) continue;
+        const bf16 *o = out.row(b, h, t + r), *g = dout + r * s.D;
+        float delta = 0;
+#pragma omp simd reduction(+ : delta)
+        for (int64_t d = 0; d < s.D; d++) delta += load(o[d]) * load(g[d]);
+        log_sums[r] = all_log_sums[(b * s.H + h) * s.T + t + r];
+        deltas[r] = delta;
+    }
 }
 
 void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v, const Heads &out, float *log_sums,
@@ -141,8 +165,10 @@ void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v
             float sums[ROWS], tops[ROWS];
             load_rows(s, q, b, h, t, true, block);
             product(ROWS, n, D, block, D, keys, P, scores, n);
-            for (int64_t r = 0; r < ROWS; r++)
-                sums[r] = weigh(scores + r * n, n, t + r, s.scale, weights + r * n, &tops[r]);
+            for (int64_t r = 0; r < ROWS; r++) {
+                for (int64_t j = t + r + 1; j < n; j++) scores[r * n + j] = -INFINITY;  // the future
+                sums[r] = weigh(scores + r * n, n, s.scale, weights + r * n, &tops[r]);
+            }
             product(ROWS, D, n, weights, n, values, D, mixed, D);
             for (int64_t r = 0; r < ROWS && t + r < s.T; r++) {
                 log_sums[(b * s.H + h) * s.T + t + r] = tops[r] + std::log(sums[r]);
@@ -152,46 +178,44 @@ void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v
         }
 }
 
+// Scores are computed transposed, keys by queries: weights and their gradients then already lie as the products for the
+// gradients of values and keys read them.
 void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v, const Heads &out, const Heads &dout,
-                   const float *log_sums, const Heads &dq, const Heads &dk, const Heads &dv, int64_t b, int64_t hk) {
+                   const float *all_log_sums, const Heads &dq, const Heads &dk, const Heads &dv, int64_t b,
+                   int64_t hk) {
     const int64_t D = s.D, P = s.padded(), group = s.H / s.Hkv;
-    Scratch<uint32_t> keys(D / 2 * P), key_rows(P / 2 * D), values(D / 2 * P), pairs(ROWS / 2 * D);
-    Scratch<bf16> block(ROWS * D), dblock(ROWS * D), weights(ROWS * P), dscores(ROWS * P), turned(ROWS * P);
-    Scratch<float> scores(ROWS * P), dweights(ROWS * P), dqueries(ROWS * D), dkeys(P * D), dvalues(P * D);
+    Scratch<bf16> keys(P * D), keys_turned(D * P), values(P * D), block(ROWS * D), dblock(ROWS * D);
+    Scratch<bf16> weights(P * ROWS), dscores(P * ROWS);
+    Scratch<uint32_t> pairs(ROWS / 2 * D), dscore_pairs(P / 2 * ROWS);
+    Scratch<float> scores(P * ROWS), dweights(P * ROWS), dkeys(P * D), dvalues(P * D);
+    Scratch<float> dqueries_turned(D * ROWS), dqueries(ROWS * D);
     for (int64_t t = 0; t < P; t += ROWS) {
-        load_rows(s, k, b, hk, t, true, block);
-        pair_columns(block, ROWS, D, keys + t, P);
-        pair_rows(block, ROWS, D, key_rows + t / 2 * D);
-        load_rows(s, v, b, hk, t, false, block);
-        pair_columns(block, ROWS, D, values + t, P);
+        load_rows(s, k, b, hk, t, true, keys + t * D);
+        load_rows(s, v, b, hk, t, false, values + t * D);
+        transpose<bf16>(keys + t * D, ROWS, D, keys_turned + t, P);
     }
     std::memset(dkeys, 0, P * D * sizeof(float));
     std::memset(dvalues, 0, P * D * sizeof(float));
     for (int64_t h = hk * group; h < (hk + 1) * group; h++)
         for (int64_t t = 0; t < P; t += ROWS) {
             const int64_t n = t + ROWS;
+            float log_sums[ROWS], deltas[ROWS];
             load_rows(s, q, b, h, t, true, block);
             load_rows(s, dout, b, h, t, false, dblock);
-            product(ROWS, n, D, block, D, keys, P, scores, n);
-            product(ROWS, n, D, dblock, D, values, P, dweights, n);
-            for (int64_t r = 0; r < ROWS; r++) {
-                float delta = 0, log_sum = INFINITY;  // a row past the end weighs nothing
-                if (t + r < s.T) {
-                    const bf16 *o = out.row(b, h, t + r), *g = dblock + r * D;
-#pragma omp simd reduction(+ : delta)
-                    for (int64_t d = 0; d < D; d++) delta += load(o[d]) * load(g[d]);
-                    log_sum = log_sums[(b * s.H + h) * s.T + t + r];
-                }
-                weigh_backward(scores + r * n, dweights + r * n, n, t + r, s.scale, log_sum, delta, weights + r * n,
-                               dscores + r * n);
-            }
-            transpose(weights, n, turned);
+            query_sums(s, out, dblock, all_log_sums, b, h, t, log_sums, deltas);
+            pair_columns(block, ROWS, D, pairs, ROWS);
+            product(n, ROWS, D, keys, D, pairs, ROWS, scores, ROWS);
+            pair_columns(dblock, ROWS, D, pairs, ROWS);
+            product(n, ROWS, D, values, D, pairs, ROWS, dweights, ROWS);
+            for (int64_t j = 1; j < ROWS; j++)  // queries before key t + j do not see it
+                for (int64_t r = 0; r < j; r++) scores[(t + j) * ROWS + r] = -INFINITY;
+            weigh_backward(scores, dweights, n, s.scale, log_sums, deltas, weights, dscores, dscore_pairs);
             pair_rows(dblock, ROWS, D, pairs);
-            product(n, D, ROWS, turned, ROWS, pairs, D, dvalues, D, true);
-            transpose(dscores, n, turned);
+            product(n, D, ROWS, weights, ROWS, pairs, D, dvalues, D, true);
             pair_rows(block, ROWS, D, pairs);
-            product(n, D, ROWS, turned, ROWS, pairs, D, dkeys, D, true);
-            product(ROWS, D, n, dscores, n, key_rows, D, dqueries, D);
+            product(n, D, ROWS, dscores, ROWS, pairs, D, dkeys, D, true);
+            product(D, ROWS, n, keys_turned, P, dscore_pairs, ROWS, dqueries_turned, ROWS);
+            transpose<float>(dqueries_turned, D, ROWS, dqueries, D);
             store_rows(s, dqueries, dq, b, h, t, true);
         }
     for (int64_t t = 0; t < P; t += ROWS) {

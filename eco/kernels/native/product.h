@@ -3,48 +3,31 @@
 // A's rows are contiguous along K. B comes in pairs: the 32-bit word at [k / 2][n] holds B[k][n] and B[k + 1][n], the
 // layout that both vdpbf16ps (AVX512-BF16) and tdpbf16ps (AMX) read. M, N and K are multiples of 32.
 #pragma once
-#include "numbers.h"
-
-#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
 #ifdef __AMX_BF16__
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
 
-typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
-typedef uint32_t Words __attribute__((vector_size(64), aligned(4), may_alias));
-
-// acc[i] += a's two numbers times the two of b[i]
-static inline Lanes add_pair_products(Lanes acc, uint32_t a, Words b) {
-#ifdef __AVX512BF16__
-    return (Lanes)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(int(a)), (__m512bh)b);
-#else
-    const Lanes low = (Lanes)(b << 16), high = (Lanes)(b & 0xffff0000u);
-    return acc + low * float_of(a << 16) + high * float_of(a & 0xffff0000u);
-#endif
-}
-
 static inline void product_lanes(int M, int N, int K, const uint32_t *a, int lda, const uint32_t *b, int ldb, float *c,
                                  int ldc, bool accumulate) {
     constexpr int ROWS = 8, COLUMNS = 2;  // 16 accumulators hide the latency and leave registers for B
-    for (int n = 0; n < N; n += 16 * COLUMNS)
+    for (int n = 0; n < N; n += LANES * COLUMNS)
         for (int m = 0; m < M; m += ROWS) {
             Lanes acc[ROWS][COLUMNS] = {};
             if (accumulate)
                 for (int i = 0; i < ROWS; i++)
-                    for (int j = 0; j < COLUMNS; j++) acc[i][j] = *(const Lanes *)(c + (m + i) * ldc + n + 16 * j);
+                    for (int j = 0; j < COLUMNS; j++) acc[i][j] = lanes_at(c + (m + i) * ldc + n + LANES * j);
             for (int k = 0; k < K / 2; k++)
 #pragma GCC unroll 8
                 for (int i = 0; i < ROWS; i++)
 #pragma GCC unroll 2
                     for (int j = 0; j < COLUMNS; j++)
                         acc[i][j] = add_pair_products(acc[i][j], a[(m + i) * lda + k],
-                                                      *(const Words *)(b + k * ldb + n + 16 * j));
+                                                      *(const Words *)(b + k * ldb + n + LANES * j));
             for (int i = 0; i < ROWS; i++)
-                for (int j = 0; j < COLUMNS; j++) *(Lanes *)(c + (m + i) * ldc + n + 16 * j) = acc[i][j];
+                for (int j = 0; j < COLUMNS; j++) store_lanes(c + (m + i) * ldc + n + LANES * j, acc[i][j]);
         }
 }
 

@@ -1,0 +1,51 @@
+// Sixteen fp32 numbers at once, for the loops that the compiler does not vectorise well by itself.
+#pragma once
+#include "numbers.h"
+
+#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
+#include <immintrin.h>
+#endif
+
+constexpr int LANES = 16;
+typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t Words __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
+
+static inline Lanes lanes_at(const float *x) { return *(const Lanes *)x; }
+static inline void store_lanes(float *out, Lanes x) { *(Lanes *)out = x; }
+
+// The bits of the sixteen numbers in bf16, rounded as `store` does.
+static inline Halves bf16_bits(Lanes x) {
+#ifdef __AVX512BF16__
+    return (Halves)_mm512_cvtneps_pbh((__m512)x);
+#else
+    const Words u = (Words)x;
+    const Words rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    return __builtin_convertvector(x != x ? Words{} + 0x7fc0 : rounded, Halves);
+#endif
+}
+
+// acc[i] += a's two numbers times the two of b[i]
+static inline Lanes add_pair_products(Lanes acc, uint32_t a, Words b) {
+#ifdef __AVX512BF16__
+    return (Lanes)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(int(a)), (__m512bh)b);
+#else
+    const Lanes low = (Lanes)(b << 16), high = (Lanes)(b & 0xffff0000u);
+    return acc + low * float_of(a << 16) + high * float_of(a & 0xffff0000u);
+#endif
+}
+
+// exp of numbers up to 88; 0 below -87. See the scalar exp_of.
+static inline Lanes exp_of(Lanes x) {
+    const Lanes shifted = x * 1.44269504f + 12582912.0f;
+    const Lanes n = shifted - 12582912.0f;
+    const Lanes r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    Lanes p = r * 1.38888889e-3f + 8.33333333e-3f;
+    p = p * r + 4.16666667e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const Lanes power = (Lanes)(((Words)shifted + 127) << 23);
+    return x < -87.0f ? Lanes{} : p * power;
+}
