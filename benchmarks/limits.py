@@ -1,10 +1,11 @@
 """What this machine can do at best: put these among the candidates of `alternate`, so they see the same conditions."""
 
 import functools
+from statistics import median
 
 import torch
 
-from benchmarks.measure import seconds
+from benchmarks.measure import Row, alternate, seconds
 
 SIDE = 2048
 """Rows and columns of the matrix product that counts as the limit of arithmetic."""
@@ -51,3 +52,17 @@ def read_bandwidth() -> float:
 def weight_seconds(weight_bytes: int) -> float:
     """Seconds to read so many bytes of weights once: no decoder of one sequence emits a token faster."""
     return weight_bytes / read_bandwidth()
+
+
+def rows(rounds: int) -> list[Row]:
+    """The limits by themselves, for the reader; each benchmark measures those it needs again between its rounds."""
+    candidates = {
+        "matmul 2048^3, float32": lambda: matmul(torch.float32) / 1e9,
+        "matmul 2048^3, bfloat16": lambda: matmul(torch.bfloat16) / 1e9,
+        "copy 256 MiB": lambda: copy_bandwidth() / 1e9,
+        "read 256 MiB": lambda: read_bandwidth() / 1e9,
+    }
+    return [
+        Row(f"limit: {name}", median(samples), "GFLOP/s" if "matmul" in name else "GB/s")
+        for name, samples in alternate(candidates, rounds).items()
+    ]
