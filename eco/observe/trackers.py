@@ -1,5 +1,6 @@
 """Trackers: the rows of metrics.jsonl, sent also to TensorBoard, Trackio or Weights & Biases."""
 
+import hashlib
 import importlib
 import os
 from collections.abc import Iterable, Mapping
@@ -54,7 +55,7 @@ class Trackio:
 
     def __init__(self, run_dir: Path, recipe: Mapping[str, Any]) -> None:
         trackio = _module("trackio")
-        self._run = trackio.init(project=_PROJECT, name=run_dir.name, config=dict(recipe), resume="allow")
+        self._run = trackio.init(project=_PROJECT, name=_identity(run_dir), config=dict(recipe), resume="allow")
 
     def log(self, row: Mapping[str, Any]) -> None:
         self._run.log(numbers(row), step=row["step"])
@@ -71,8 +72,15 @@ class WeightsAndBiases:
         logs = run_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         chosen = os.environ.keys() & {"WANDB_API_KEY", "WANDB_MODE"}
-        mode = None if chosen else "offline"
-        self._run = wandb.init(project=_PROJECT, name=run_dir.name, dir=str(logs), config=dict(recipe), mode=mode)
+        self._run = wandb.init(
+            project=_PROJECT,
+            name=run_dir.name,
+            id=_identity(run_dir),
+            resume="allow",
+            dir=str(logs),
+            config=dict(recipe),
+            mode=None if chosen else "offline",
+        )
 
     def log(self, row: Mapping[str, Any]) -> None:
         self._run.log(numbers(row), step=row["step"])
@@ -104,6 +112,12 @@ def _grouped(name: str) -> str:
         return f"perf/{name.removeprefix('perf_')}"
     group = name.split("_", 1)[0]
     return f"{group}/{name.removeprefix(group + '_')}" if group in ("feature", "val") else name
+
+
+def _identity(run_dir: Path) -> str:
+    """The same for all sessions of one run directory, and another for a directory of the same name elsewhere."""
+    path = run_dir.absolute()
+    return f"{path.name}-{hashlib.sha256(path.as_posix().encode()).hexdigest()[:8]}"
 
 
 def _module(name: str) -> Any:

@@ -65,7 +65,8 @@ def test_trackio_gets_project_run_and_rows(tmp_path, fake):
     (tracker,) = open_trackers(["trackio"], tmp_path / "demo", {"seed": 1})
     tracker.log(ROW)
     tracker.close()
-    assert runs[0].arguments == {"project": "eco", "name": "demo", "config": {"seed": 1}, "resume": "allow"}
+    assert runs[0].arguments.pop("name").startswith("demo-")
+    assert runs[0].arguments == {"project": "eco", "config": {"seed": 1}, "resume": "allow"}
     assert runs[0].logged == [(7, GROUPED)]
     assert runs[0].finished
 
@@ -84,6 +85,15 @@ def test_wandb_is_offline_unless_the_user_gave_a_key_or_a_mode(tmp_path, fake, m
     assert runs[0].arguments["dir"] == str(tmp_path / "demo" / "logs")
     assert runs[0].logged == [(7, GROUPED)]
     assert runs[0].finished
+
+
+@pytest.mark.parametrize(("name", "key"), [("trackio", "name"), ("wandb", "id")])
+def test_a_resumed_run_goes_on_in_its_own_record_and_in_no_other(tmp_path, fake, name, key):
+    runs = fake(name)
+    for folder in (tmp_path / "demo", tmp_path / "demo", tmp_path / "elsewhere" / "demo"):
+        open_trackers([name], folder, {})
+    first, again, other = (run.arguments[key] for run in runs)
+    assert first == again != other
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
