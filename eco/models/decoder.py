@@ -38,9 +38,7 @@ class Config(LanguageModelConfig):
     mlp_bias: bool = setting(False, "Biases in the feed-forward projections.", flat="mlp-bias")
     qk_norm: bool = setting(False, "RMSNorm on each query and key head before the rotation.", flat="qk-norm")
     dropout: float = setting(0.0, "Dropout of embeddings and sub-layer outputs.", flat="dropout", ge=0, lt=1)
-    attention_dropout: float = setting(
-        0.0, "Dropout of attention probabilities.", flat="attention-dropout", ge=0, lt=1
-    )
+    attention_dropout: float = setting(0.0, "Dropout of attention probabilities.", flat="attention-dropout", ge=0, lt=1)
     tied: bool = setting(True, "The head is the embedding matrix.", flat="tie-embeddings")
 
     @property

@@ -36,9 +36,7 @@ class Config(LanguageModelConfig):
     attention_bias: bool = setting(True, "Biases in the attention projections.", flat="attention-bias")
     norm_eps: float = setting(1e-5, "Added to the variance in LayerNorm.", flat="norm-eps", gt=0)
     dropout: float = setting(0.0, "Dropout of embeddings and sub-layer outputs.", flat="dropout", ge=0, lt=1)
-    attention_dropout: float = setting(
-        0.0, "Dropout of attention probabilities.", flat="attention-dropout", ge=0, lt=1
-    )
+    attention_dropout: float = setting(0.0, "Dropout of attention probabilities.", flat="attention-dropout", ge=0, lt=1)
     tied: bool = setting(True, "The head is the embedding matrix.", flat="tie-embeddings")
 
     @model_validator(mode="after")
@@ -48,15 +46,13 @@ class Config(LanguageModelConfig):
 
 
 class Block(nn.Module):
-    """(B, T, width) -> (B, T, width): x + attention(norm(x)), then x + mlp(norm(x))."""
+    """(B, T, width) -> (B, T, width): x + attention(norm(x)), then x + mlp(norm(x)). Nothing rotates."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, heads = config.width, config.heads
         self.attention_norm = LayerNorm(width, config.norm_eps)
-        self.attention = Attention(
-            width, heads, heads, bias=config.attention_bias, dropout=config.attention_dropout
-        )
+        self.attention = Attention(width, heads, heads, bias=config.attention_bias, dropout=config.attention_dropout)
         self.mlp_norm = LayerNorm(width, config.norm_eps)
         self.mlp = GeluMLP(
             width, config.feed_forward or 4 * width, "tanh" if config.activation == "gelu_new" else "none"

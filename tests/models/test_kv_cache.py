@@ -36,6 +36,14 @@ def test_left_padding_is_seen_by_no_token(model: LanguageModel, tokens: Tensor, 
         torch.testing.assert_close(logits[row, pad:], alone, atol=1e-5, rtol=0)
 
 
+def test_every_query_sees_a_key(model: LanguageModel) -> None:
+    """A softmax over nothing is NaN on some devices, and zero times NaN spreads."""
+    cache = model.new_cache(3, 20, torch.tensor([0, 6, 13]))
+    for count in (3, 1, 9, 7):
+        mask = cache.extend(count)[0].mask
+        assert mask is not None and mask.shape == (3, 1, count, cache.length) and mask.any(-1).all()
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_finished_rows_leave_and_the_others_go_on(model: LanguageModel, tokens: Tensor, padded: bool) -> None:
     padding = torch.tensor([4, 0, 2]) if padded else None

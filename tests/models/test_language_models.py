@@ -92,6 +92,19 @@ def test_dropout_acts_in_training_only(config: LanguageModelConfig, tokens: Tens
         assert (model(tokens) - plain(tokens)).abs().max() > 0.01
 
 
+@torch.no_grad()
+def test_dropout_meets_the_embedding_and_both_sub_layers(config: LanguageModelConfig, tokens: Tensor, make) -> None:
+    model = make(with_dropout(config, dropout=0.3)).train()
+    zeros: list[float] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda _, __, output: zeros.append((output == 0).float().mean().item()))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model(tokens)
+    assert zeros == pytest.approx([0.3] * (1 + 2 * config.layers), abs=0.05)
+
+
 def test_bf16_autocast_stays_close_to_fp32(model: LanguageModel, tokens: Tensor) -> None:
     exact, loss = gradients(model, tokens), model.training_step(batch_of(tokens)).losses["lm"]
     with torch.autocast("cpu", torch.bfloat16):

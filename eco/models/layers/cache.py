@@ -111,5 +111,5 @@ class KVCache:
         if self.padding is None:
             return causal[None, None]
         real = keys >= self.padding[:, None, None]
-        # A padding query sees itself: a row of softmax without any key would be NaN.
+        # A padding query sees itself: a softmax over no key at all is NaN on some devices.
         return ((causal & real) | (keys == queries))[:, None]
