@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 
+FROM_PYTHON = "the call"
+
+
 @dataclass(frozen=True)
 class Flag:
-    """One flag as it was written. `value` is None for a bare `--name`, a list of words, or any object from Python."""
+    """One setting and where it was given.
+
+    value: the words behind the flag, None for a bare `--name`; where the origin is FROM_PYTHON, any object.
+    """
 
     name: str
     value: Any
@@ -63,4 +69,4 @@ def read(path: Path) -> list[Flag]:
 
 def from_mapping(overrides: Mapping[str, Any]) -> list[Flag]:
     """`{"train.steps": 100}` -> flags; the values are taken as they are."""
-    return [Flag(name, value, "the call") for name, value in overrides.items()]
+    return [Flag(name, value, FROM_PYTHON) for name, value in overrides.items()]

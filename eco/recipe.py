@@ -18,7 +18,7 @@ from eco.config import Config, LocalPath, flat_name, nearest, setting
 from eco.data.prepare import DataConfig
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import replacing
-from eco.flags import Flag
+from eco.flags import FROM_PYTHON, Flag
 from eco.inference.sampling import Sampling
 from eco.models.contract import ModelConfig
 from eco.optim.contract import OptimizerConfig
@@ -177,7 +177,7 @@ def _resolve(flag: Flag, keys: Mapping[str, FieldInfo]) -> tuple[str, Any]:
 
 def _value(flag: Flag, info: FieldInfo | None) -> Any:
     """The flag's words as the field wants them; pydantic turns text into numbers."""
-    if not (flag.value is None or (isinstance(flag.value, list) and flag.origin != "the call")):
+    if flag.origin == FROM_PYTHON:
         return flag.value
     annotation = info.annotation if info else str
     if flag.value is None:

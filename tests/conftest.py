@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from eco.cli import main
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the cores
 
 TINY = """
@@ -50,17 +52,21 @@ def tiny(tmp_path, corpus):
 
 
 @pytest.fixture
-def eco(tmp_path):
-    """Runs `eco WORDS` in a process of its own, in the test's folder; `eco.start` returns it running."""
+def eco(tmp_path, monkeypatch, capfd):
+    """Calls `eco WORDS` in the test's folder; `eco.start` runs it as a process of its own instead."""
+    monkeypatch.chdir(tmp_path)
 
-    def start(*words, **options):
-        options = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-        return subprocess.Popen([sys.executable, "-m", "eco", *map(str, words)], **options)
+    def start(*words):
+        command = [sys.executable, "-m", "eco", *map(str, words)]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(*words):
-        process = start(*words)
-        output, errors = process.communicate(timeout=240)
-        return subprocess.CompletedProcess(words, process.returncode, output, errors)
+        capfd.readouterr()
+        try:
+            status = main(list(map(str, words)))
+        except SystemExit as end:
+            status = end.code
+        return subprocess.CompletedProcess(words, status, *capfd.readouterr())
 
     run.start = start
     return run
