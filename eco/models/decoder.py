@@ -58,7 +58,7 @@ class Config(LanguageModelConfig):
 
 
 class Block(nn.Module):
-    """(B, T, width) -> (B, T, width): x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), on the residual stream (see `layers.transformer.Stream`)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -76,10 +76,12 @@ class Block(nn.Module):
         self.mlp = SwiGLU(width, config.resolved_feed_forward, bias=config.mlp_bias)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: Rotation, past: Past | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, past))
-        x = x + self.dropout(self.mlp(self.mlp_norm(x)))
-        return x
+    def forward(
+        self, x: Tensor, delta: Tensor | None, rotation: Rotation | None = None, past: Past | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x, y = self.attention_norm.add(x, delta)
+        x, y = self.mlp_norm.add(x, self.dropout(self.attention(y, rotation, past)))
+        return x, self.dropout(self.mlp(y))
 
 
 class Decoder(Transformer):
@@ -101,8 +103,7 @@ class Decoder(Transformer):
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         # Left padding shifts the angles of a row's queries and keys alike, and only their difference counts.
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
-        y: Tensor = self.norm(self.run_blocks(self.dropout(self.embedding(tokens)), rotation, cache))
-        return y
+        return self.run_blocks(self.dropout(self.embedding(tokens)), rotation, cache)
 
     def fused_step(self) -> Callable[[Tensor, Cache], Tensor] | None:
         plan = decode_plan(self.embedding.weight, None, self.blocks, self.norm, self.head_weight)

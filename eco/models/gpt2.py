@@ -18,6 +18,7 @@ from eco.models.layers.cache import KVCache, Past
 from eco.models.layers.fused import decode_plan, fused_step
 from eco.models.layers.mlp import GeluMLP
 from eco.models.layers.norm import LayerNorm
+from eco.models.layers.rotary import Rotation
 from eco.models.layers.shape import check_heads, check_vocabulary
 from eco.models.layers.transformer import Transformer
 
@@ -46,7 +47,7 @@ class Config(LanguageModelConfig):
 
 
 class Block(nn.Module):
-    """(B, T, width) -> (B, T, width): x + attention(norm(x)), then x + mlp(norm(x)). Nothing rotates."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), on the residual stream (see `layers.transformer.Stream`)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -59,10 +60,12 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotation: None = None, past: Past | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), rotation, past))
-        x = x + self.dropout(self.mlp(self.mlp_norm(x)))
-        return x
+    def forward(
+        self, x: Tensor, delta: Tensor | None, rotation: Rotation | None = None, past: Past | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x, y = self.attention_norm.add(x, delta)
+        x, y = self.mlp_norm.add(x, self.dropout(self.attention(y, rotation, past)))
+        return x, self.dropout(self.mlp(y))
 
 
 class GPT2(Transformer):
@@ -83,8 +86,7 @@ class GPT2(Transformer):
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         x = self.embedding(tokens) + self._positions(tokens.shape[1], cache)
-        y: Tensor = self.norm(self.run_blocks(self.dropout(x), cache=cache))
-        return y
+        return self.run_blocks(self.dropout(x), cache=cache)
 
     def fused_step(self) -> Callable[[Tensor, Cache], Tensor] | None:
         plan = decode_plan(self.embedding.weight, self.position.weight, self.blocks, self.norm, self.head_weight)

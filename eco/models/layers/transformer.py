@@ -13,17 +13,22 @@ from eco.models.contract import IGNORE, Batch, Cache, LanguageModel, StepOutput
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache, compute_dtype
 from eco.models.layers.init import init_transformer
+from eco.models.layers.norm import LayerNorm, RMSNorm
 from eco.models.layers.rotary import Rotation
+
+Stream = tuple[Tensor, Tensor | None]
+"""The residual stream, (B, T, width): x + delta. The next norm adds them: it reads both anyway. None is zero."""
 
 
 class Transformer(LanguageModel):
-    """A language model of `blocks`, each called as block(x, rotation, past), between `embedding` and the head.
+    """A language model of `blocks`, each called as block(*stream, rotation, past), between `embedding` and head.
 
     head: None ties the output to the embedding.
     """
 
     embedding: nn.Embedding
     blocks: nn.ModuleList
+    norm: LayerNorm | RMSNorm
     head: nn.Linear | None
 
     @abstractmethod
@@ -46,15 +51,16 @@ class Transformer(LanguageModel):
         return StepOutput({"lm": loss})
 
     def run_blocks(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
-        """x (B, T, width) through all blocks; extends the cache by T positions."""
-        if cache is not None:
-            for block, past in zip(self.blocks, cache.extend(x.shape[1]), strict=True):
-                x = block(x, rotation, past)
-            return x
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
-        for block in self.blocks:
-            x = checkpoint(block, x, rotation, use_reentrant=False) if recompute else block(x, rotation)
-        return x
+        """x (B, T, width) through all blocks and the last norm; extends the cache by T positions."""
+        pasts = cache.extend(x.shape[1]) if cache is not None else [None] * len(self.blocks)
+        recompute = self.gradient_checkpointing and torch.is_grad_enabled() and cache is None
+        stream: Stream = x, None
+        for block, past in zip(self.blocks, pasts, strict=True):
+            if recompute:
+                stream = checkpoint(block, *stream, rotation, use_reentrant=False)
+            else:
+                stream = block(*stream, rotation, past)
+        return self.norm.add(*stream)[1]
 
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> KVCache:
         attention = self.blocks[0].attention
