@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, model_validator
 
 from eco.config import Config, setting
 from eco.data.corpus import Corpus, scan
+from eco.data.pieces import PATTERN
 from eco.data.store import TokenStore, open_store
 from eco.data.stream import Stream, Windows
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
@@ -31,7 +32,7 @@ Paths = Annotated[tuple[str, ...], BeforeValidator(_several)]
 class MixEntry(Config):
     """One corpus of a mixture."""
 
-    paths: Paths = setting(..., "As data.paths.", min_length=1)
+    paths: Paths = setting(..., "Files, folders, globs or `stdlib:`, as in data.paths.", min_length=1)
     weight: float = setting(1.0, "Its share of the training samples, relative to the other entries.", gt=0)
 
 
@@ -94,7 +95,7 @@ class Report:
             f"{self.bytes_per_token:.2f} bytes per token, vocabulary {self.vocab_size}"
         )
         if self.wanted_vocab_size and self.vocab_size < self.wanted_vocab_size:
-            yield f"the corpus has no pairs left to fill a vocabulary of {self.wanted_vocab_size}"
+            yield f"the corpus fills only {self.vocab_size} of {self.wanted_vocab_size} tokens of the vocabulary"
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Prepared:
         return Stream(parts, window, self.tokenizer, self.seed, self.weights)
 
     def held_out(self, window: int) -> list[Windows]:
-        """The held-out windows, one list per store; each held-out token is a target exactly once."""
+        """The held-out windows of each store, in the order of the text; each held-out token is a target once."""
         return [Windows(store.held_out, window, self.tokenizer) for store in self.stores]
 
 
@@ -154,7 +155,7 @@ def _trained(
     corpora: list[Corpus], weights: tuple[float, ...], config: TokenizerConfig, cache: Path, say: Callable[[str], None]
 ) -> Tokenizer:
     """The tokenizer of these corpora and settings, trained if the cache does not have it."""
-    content = [corpus.digest for corpus in corpora], weights, config.model_dump()
+    content = [corpus.digest for corpus in corpora], weights, config.model_dump(), PATTERN
     path = cache / f"{xxhash.xxh3_128_hexdigest(repr(content).encode())}.tokenizer.json"
     with FileLock(path.with_suffix(".lock")):
         with suppress(ValueError):  # not there, or damaged

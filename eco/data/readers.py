@@ -109,7 +109,7 @@ def _lines(path: Path, stream: IO[bytes], options: SourceOptions) -> Iterator[st
             where = f"{path}, line {number}"
             try:
                 record = json.loads(text)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # bad syntax, a number too long, nested too deep
                 raise ValueError(f"{where}: malformed JSON ({error})") from error
             if not isinstance(record, dict):
                 raise ValueError(f"{where}: each line must be an object with a text field, not {text[:40].strip()!r}")
@@ -129,7 +129,7 @@ def _parquet(path: Path, options: SourceOptions) -> Iterator[str | None]:
             for rows in table.iter_batches(batch_size=_ROWS, columns=[column]):
                 for row in rows.to_pylist():
                     yield _text_of(row, column, str(path))
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{path}: damaged Parquet file ({error})") from error
 
 

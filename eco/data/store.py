@@ -2,7 +2,8 @@
 
 A store is a folder with, for each of the parts `training` and `held_out`, NAME.tokens (uint16 or uint32: an end-of-text
 id, then every document followed by one) and NAME.documents (int64: where each document starts, and the end), and
-`index.json` with sizes and digests. It is built beside its place under a file lock and moved there when whole.
+`index.json` with a digest of each file and of itself. It is built beside its place under a file lock and moved there
+when whole.
 """
 
 import json
@@ -84,6 +85,8 @@ def _load(folder: Path) -> TokenStore | None:
     """The store in `folder`, or None if it is not there, or not as its index says."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        if index.pop("digest") != _index_digest(index):
+            return None
         if any(_digest(folder / name) != digest for name, digest in index["digests"].items()):
             return None
         return TokenStore(folder, *(_load_part(folder, name, index) for name in PARTS))
@@ -106,6 +109,10 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _index_digest(index: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(index, sort_keys=True).encode())
+
+
 def _build(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
     beside = folder.with_name(f".{folder.name}.building")
     shutil.rmtree(beside, ignore_errors=True)  # of a build that was killed; the lock is ours
@@ -118,8 +125,9 @@ def _build(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
             for (text, held_out), document in zip(batch, ids, strict=True):
                 writers[held_out].write(document, len(text.encode()))
         text_bytes = {writer.name: writer.close() for writer in writers}
-        digests = {path.name: _digest(path) for path in sorted(beside.iterdir())}
-        write_json(beside / "index.json", {"dtype": dtype.name, "text_bytes": text_bytes, "digests": digests})
+        index: dict[str, Any] = {"dtype": dtype.name, "text_bytes": text_bytes}
+        index["digests"] = {path.name: _digest(path) for path in sorted(beside.iterdir())}
+        write_json(beside / "index.json", {**index, "digest": _index_digest(index)})
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
         sync_folder(folder.parent)

@@ -147,8 +147,11 @@ class Tokenizer:
         """The exact bytes of `ids`, which need not be whole characters.
 
         Raises:
-            IndexError: an id that is not below `vocab_size`.
+            IndexError: an id below 0 or not below `vocab_size`.
         """
+        ids = list(ids)
+        if min(ids, default=0) < 0:
+            raise IndexError(f"token id {min(ids)} is negative")
         return b"".join([self._token_bytes[i] for i in ids])
 
     @cached_property

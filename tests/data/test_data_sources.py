@@ -73,6 +73,7 @@ def test_bad_files_are_counted_and_skipped(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ('{"text": "cut', r"bad\.jsonl, line 2: malformed JSON"),
+        ('{"text": "x", "n": ' + "9" * 5000 + "}", r"bad\.jsonl, line 2: malformed JSON"),
         ('["text"]', r"bad\.jsonl, line 2: each line must be an object"),
         ('{"body": "x"}', r"bad\.jsonl, line 2: no field text or content or code among: body; set data\.text_field"),
         ('{"text": 5}', r"bad\.jsonl, line 2: field text must hold text, not int"),

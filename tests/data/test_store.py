@@ -66,11 +66,12 @@ DAMAGE = {
     "cut index": lambda folder: (folder / "index.json").write_text('{"dtype"'),
     "empty index": lambda folder: (folder / "index.json").write_text("{}"),
     "other index": lambda folder: (folder / "index.json").write_text("[]"),
+    "wrong count in index": lambda folder: change_index(folder, "text_bytes", {"training": 1, "held_out": 1}),
     "wrong type in index": lambda folder: change_index(folder, "dtype", "uint32"),
 }
 
 
-def change_index(folder: Path, key: str, value: str) -> None:
+def change_index(folder: Path, key: str, value: object) -> None:
     index = json.loads((folder / "index.json").read_text())
     (folder / "index.json").write_text(json.dumps({**index, key: value}))
 

@@ -97,6 +97,8 @@ def test_bytes_that_are_no_text(tokenizer: Tokenizer) -> None:
     first = tokenizer.encode("☃")[:1] if len(tokenizer.encode("☃")) > 1 else [tokenizer.encode("\xff")[0]]
     assert tokenizer.decode(first) == "\ufffd"
     assert tokenizer.decode_bytes(first) in ("☃".encode()[:1], "☃".encode()[:2], "\xff".encode()[:1])
+    with pytest.raises(IndexError, match="-100"):
+        tokenizer.decode([5, -100])
     with pytest.raises(ValueError, match="surrogate"):
         tokenizer.encode("a\ud800b")
     with pytest.raises(ValueError, match="surrogate"):
