@@ -4,6 +4,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from eco import machine
@@ -31,7 +32,7 @@ def run(words: list[str]) -> int:
     table = Table("", "what", "found", "remedy", box=None)
     for check in checks:
         mark = "[green]ok[/]" if check.ok else "[red]missing[/]" if check.required else "[yellow]absent[/]"
-        table.add_row(mark, check.name, check.detail, "" if check.ok else check.remedy)
+        table.add_row(mark, check.name, escape(check.detail), "" if check.ok else escape(check.remedy))
     Console().print(table)
     for check in failures:
         print(f"eco doctor: {check.name}: {check.detail}; {check.remedy}", file=sys.stderr)

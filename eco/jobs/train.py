@@ -1,7 +1,7 @@
 """Training, from a recipe to a run directory with a trained model, its curves and its samples."""
 
 import logging
-import shutil
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +19,7 @@ from eco.data.tokenizer import TokenizerConfig
 from eco.evaluation.held_out import held_out_loss, spread
 from eco.files import write_json
 from eco.inference.engine import Engine
+from eco.jobs.output import default_output, set_aside
 from eco.jobs.parts import fit_of, language_model
 from eco.models.contract import Batch, LanguageModel
 from eco.observe.crash import write_crash_report
@@ -99,30 +100,19 @@ def train_recipe(recipe: Recipe, name: str, *, dry_run: bool = False, quiet: boo
     try:
         with opened as run, Progress(recipe.train.steps, not (quiet or recipe.log.quiet or dry_run)) as progress:
             progress.note(f"run directory: {run.path}")
-            return _Job(recipe, run, world, progress, started).run_to_the_end(dry_run)
+            return _Job(recipe, run, world, progress, started, dry_run).run_to_the_end()
     finally:
         world.close()
-
-
-def default_output(name: str) -> Path:
-    """runs/NAME under the working directory. A run's own recipe repeats it beside the run: RUN-2, RUN-3, ..."""
-    path = Path(name)
-    if not path.suffix and not path.is_dir():
-        return Path("runs", name).absolute()
-    source = path.absolute() if path.is_dir() else path.absolute().parent
-    if not (source / "status.json").exists():
-        return Path("runs", path.stem).absolute()
-    number = 2
-    while (candidate := source.with_name(f"{source.name}-{number}")).exists():
-        number += 1
-    return candidate
 
 
 class _Job:
     """The parts of one training session, built in order; `run_to_the_end` tells the story."""
 
-    def __init__(self, recipe: Recipe, run: RunPaths, world: World, progress: Progress, started: float) -> None:
+    def __init__(
+        self, recipe: Recipe, run: RunPaths, world: World, progress: Progress, started: float, dry_run: bool
+    ) -> None:
         self.recipe = recipe
+        self.dry_run = dry_run
         self.run = run
         self.world = world
         self.progress = progress
@@ -133,8 +123,9 @@ class _Job:
         self.checkpoints = Checkpoints(
             Path(recipe.checkpoint.directory or run.checkpoints), keep=recipe.checkpoint.keep
         )
-        if not recipe.resume and world.is_main:
-            self._set_aside()
+        if not (recipe.resume or dry_run) and world.is_main:
+            moved = set_aside(run, self.checkpoints.directory)
+            self._say(f"the earlier run was moved to {moved}" if moved else "no earlier run is here")
         world.wait()
         self.data = self._prepare_data()
         self.model: LanguageModel = language_model(recipe, self.data.tokenizer, self.device)
@@ -144,28 +135,30 @@ class _Job:
         self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
         self.evaluation = Evaluation(self._measure, recipe.train.eval_every, recipe.train.patience)
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
-        self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0}
+        self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed})
+        self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0, "integrity_ok": 1}
         self.recording = self._open_recording() if world.is_main else None
         self.trainer = self._build_trainer()
 
-    def run_to_the_end(self, dry_run: bool) -> Result:
+    def run_to_the_end(self) -> Result:
         restored = self._restore()
-        self.session["checkpoint_resume_step"] = self.trainer.step
+        self._announce(restored)
+        if self.dry_run:
+            return self._result("dry run")
         if self.world.is_main:
             self._describe(restored)
-        self._announce(restored)
-        if dry_run:
-            return self._result("dry run")
         try:
             reason = self.trainer.fit()
         except BaseException as error:
             self._crashed(error)
             raise
-        ended = reason in ("steps", "tokens", "minutes") or not reason.startswith("SIG")
+        stopped = reason in signal.Signals.__members__
         if self.recording:
-            self.recording.finish("finished" if ended else "stopped", self.trainer.step)
-        if not (ended and self.world.is_main):
+            self.recording.finish("stopped" if stopped else "finished", self.trainer.step)
+        if stopped or not self.world.is_main:
             return self._result(reason)
+        if differences := self.integrity.differences():
+            self._say("changed under way: " + "; ".join(differences))
         return self._result(reason, self._samples(), plot_run(self.run.path))
 
     def _say(self, text: str) -> None:
@@ -250,36 +243,16 @@ class _Job:
         self.trainer.load_state_dict(loaded.parts["trainer"])
         return True
 
-    def _set_aside(self) -> None:
-        """Moves what an earlier run left in the directory to `previous/N`: --no-resume loses nothing."""
-        old = [self.run.metrics, self.run.recipe, self.run.tokenizer, self.run.status, self.run.plots, self.run.samples]
-        if not self.run.metrics.exists() and not self.checkpoints.entries():
-            return
-        number = 1
-        while (target := self.run.path / "previous" / str(number)).exists():
-            number += 1
-        target.mkdir(parents=True)
-        for path in [p for p in old if p.exists()]:
-            path.rename(target / path.name)
-        if self.checkpoints.directory.exists():
-            shutil.move(self.checkpoints.directory, target / "checkpoints")
-        for folder in [*self.run.folders(), self.checkpoints.directory]:
-            folder.mkdir(parents=True, exist_ok=True)
-        self._say(f"the earlier run was moved to {target}")
-
     def _describe(self, restored: bool) -> None:
         """Writes what the run is: recipe, tokenizer, environment, and the digests that prove they stay as they are."""
-        integrity = Integrity(self.run, self._plain_recipe(), {"seed": self.recipe.train.seed})
-        if restored and (differences := integrity.differences()):
+        self.session["checkpoint_resume_step"] = self.trainer.step
+        if restored and (differences := self.integrity.differences()):
+            self.session["integrity_ok"] = 0
             self._say("changed since the run started: " + "; ".join(differences))
         recipes.save(self.recipe.model_copy(update={"output_dir": None, "resume": True}), self.run.recipe)
         self.data.tokenizer.save(self.run.tokenizer)
         write_json(self.run.environment, environment())
-        integrity.write([self.run.recipe, self.run.tokenizer])
-
-    def _plain_recipe(self) -> dict[str, Any]:
-        """The recipe without what a moved or resumed run may change."""
-        return self.recipe.model_dump(mode="json", exclude={"output_dir", "resume"})
+        self.integrity.write([self.run.recipe, self.run.tokenizer])
 
     def _announce(self, restored: bool) -> None:
         parameters = sum(self.model.parameter_table().values())
@@ -303,6 +276,7 @@ class _Job:
             last_metrics=self.recording.last_row,
             features=self.trainer.ledger.row(),
             recipe=self.recipe.model_dump(mode="json"),
+            last_checkpoint=self.recording.last_checkpoint,
         )
         self.recording.finish("crashed", self.trainer.step)
         self._say(f"crash report: {report}")
@@ -331,3 +305,8 @@ class _Job:
             samples=samples or [],
             plots=plots or [],
         )
+
+
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain data, without what a run that moved or went on may change."""
+    return recipe.model_dump(mode="json", exclude={"output_dir", "resume"})

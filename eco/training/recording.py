@@ -33,6 +33,7 @@ class Recording(Callback):
         session: Row,
     ) -> None:
         self.last_row: Row = {}
+        self.last_checkpoint: str | None = None
         self._run = run
         self._config = config
         self._speed = speed
@@ -77,6 +78,7 @@ class Recording(Callback):
         """A checkpoint is about to stand for the rows so far: they go to the disk, its name into status.json."""
         if self._metrics:
             self._metrics.sync()
+        self.last_checkpoint = name
         self._status.update(last_checkpoint=name)
 
     def finish(self, state: str, step: int) -> None:
@@ -91,6 +93,7 @@ class Recording(Callback):
         assert self._metrics is not None, "start opens it"
         self._metrics.close()
         self._open_metrics(trainer)
+        self._speed.tokens_seen = trainer.tokens
 
     def state_dict(self) -> dict[str, Any]:
         return {"loss_ema": self._loss_ema.value}

@@ -13,8 +13,9 @@ from eco import recipe as recipes
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, corpus):
-    import eco as package
     from conftest import TINY
+
+    import eco as package
 
     folder = tmp_path_factory.mktemp("commands")
     (folder / "tiny.yaml").write_text(TINY + f"data: {{paths: ['{corpus}'], held_out: 0.2}}\n")

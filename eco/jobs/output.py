@@ -1,0 +1,46 @@
+"""Where a run writes: the default run directory, and how an earlier run steps aside."""
+
+import shutil
+from pathlib import Path
+
+from eco.observe.run import RunPaths
+
+
+def default_output(name: str) -> Path:
+    """runs/NAME under the working directory. A run's own recipe repeats it beside the run: RUN-2, RUN-3, ..."""
+    path = Path(name)
+    if not path.suffix and not path.is_dir():
+        return Path("runs", name).absolute()
+    source = path.absolute() if path.is_dir() else path.absolute().parent
+    if not (source / "status.json").exists():
+        return Path("runs", path.stem).absolute()
+    return _first_free(source, "-")
+
+
+def set_aside(run: RunPaths, checkpoints: Path) -> Path | None:
+    """Moves what an earlier run left to `previous/1` (or 2, ...) of the directory, so that a fresh start loses nothing.
+
+    checkpoints: where that run's checkpoints are, inside the directory or elsewhere. None: there was no earlier run.
+    """
+    old = [run.recipe, run.metrics, run.status, run.environment, run.integrity_manifest, run.tokenizer]
+    old += [run.samples, run.plots, run.errors]  # the log stays: it is open, and goes on
+    if not run.metrics.exists() and not any(checkpoints.glob("step_*")):
+        return None
+    target = _first_free(run.path / "previous", "/")
+    target.mkdir(parents=True)
+    for path in old:
+        if path.exists():
+            path.rename(target / path.name)
+    if checkpoints.exists():
+        shutil.move(checkpoints, target / "checkpoints")
+    for folder in [*run.folders(), checkpoints]:
+        folder.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _first_free(path: Path, joint: str) -> Path:
+    """PATH-2, PATH-3, ... or PATH/1, PATH/2, ...: the first that is not there."""
+    number = 1 if joint == "/" else 2
+    while (candidate := Path(f"{path}{joint}{number}")).exists():
+        number += 1
+    return candidate
