@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from eco.inference.row import Row
 from eco.inference.sampling import Sampling, draw, log_probability
@@ -16,11 +17,11 @@ def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: 
     """Adds tokens to all rows until each is finished; yields after every token but the last. Finished rows leave."""
     logits, cache = prefill(model, rows)
     fused = model.fused_step()
+    uniforms = pad_sequence([row.uniforms for row in rows], batch_first=True).to(logits.device)
     position = 0
     while True:
         logits = logits[:, : tokenizer.vocab_size]  # a model may have more rows than there are tokens
-        chances = torch.stack([row.uniforms[position] for row in rows]).to(logits.device)
-        tokens = draw(logits, chances, sampling)
+        tokens = draw(logits, uniforms[:, position], sampling)
         logprobs = log_probability(logits, tokens)
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.add(token, logprob, None if token == tokenizer.eos else tokenizer.decode_bytes([token]))
@@ -31,7 +32,7 @@ def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: 
         if len(alive) < len(rows):
             rows = [rows[at] for at in alive]
             kept = torch.tensor(alive, device=tokens.device)
-            tokens = tokens[kept]
+            tokens, uniforms = tokens[kept], uniforms[kept]
             cache.keep(kept)
         logits = fused(tokens, cache) if fused and len(rows) <= MOST_ROWS else model(tokens[:, None], cache)[:, -1]
         position += 1

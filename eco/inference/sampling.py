@@ -54,8 +54,7 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
 
 def log_probability(logits: Tensor, tokens: Tensor) -> Tensor:
     """Natural logarithm of the probability of `tokens` (B,) under `logits` (B, V), fp32 (B,)."""
-    wide = logits.float()
-    return wide.gather(-1, tokens[:, None])[:, 0] - wide.logsumexp(-1)
+    return logits.log_softmax(-1, dtype=torch.float32).gather(-1, tokens[:, None])[:, 0]
 
 
 def uniforms(seed: int, prompt: str, sample: int, count: int) -> Tensor:

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <omp.h>
 #include <utility>
 
@@ -19,7 +20,8 @@ constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
 #endif
-constexpr int TILE_ROWS = 4;
+constexpr int UNROLL = 2;
+constexpr int AHEAD = 4096;  // numbers (16 KiB) from their prefetch to their use; half or four times as far is slower
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 inline Vector vector_at(const float* from) { return *reinterpret_cast<const Vector*>(from); }
@@ -99,46 +101,48 @@ struct Share {
     }
 };
 
-// out[b][row] (+)= weight[row] . input[b] + bias[row] for R rows of the weight and B inputs: each weight is read once,
-// R x B sums stay in registers.
-template <int R, int B>
-inline void tile(const Linear& linear, const float* input, int64_t row, float* out, bool add) {
-    const int64_t columns = linear.columns;
-    const float* weight = linear.weight + row * columns;
-    Vector acc[R][B] = {};
-    int64_t c = 0;
-    for (; c + LANES <= columns; c += LANES)
-        for (int r = 0; r < R; ++r) {
-            const float* at = weight + r * columns + c;
-            __builtin_prefetch(at + 2 * R * columns);  // two tiles ahead
-            const Vector w = vector_at(at);
-            for (int b = 0; b < B; ++b) acc[r][b] += w * vector_at(input + b * columns + c);
-        }
-    for (int r = 0; r < R; ++r)
-        for (int b = 0; b < B; ++b) {
-            float sum = linear.bias ? linear.bias[row + r] : 0.0f;
-            for (int lane = 0; lane < LANES; ++lane) sum += acc[r][b][lane];
-            for (int64_t i = c; i < columns; ++i) sum += weight[r * columns + i] * input[b * columns + i];
-            float& place = out[b * linear.rows + row + r];
-            place = add ? place + sum : sum;
-        }
+inline float sum_of(Vector vector) {
+    float lanes[LANES];
+    std::memcpy(lanes, &vector, sizeof lanes);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    return lanes[0];
 }
 
-template <int R>
-inline void all_inputs(const Linear& linear, const float* input, int64_t count, int64_t row, float* out, bool add) {
-    const auto at = [&](int64_t b) { return input + b * linear.columns; };
-    const auto to = [&](int64_t b) { return out + b * linear.rows; };
-    int64_t b = 0;
-    for (; b + 4 <= count; b += 4) tile<R, 4>(linear, at(b), row, to(b), add);
-    for (; b + 2 <= count; b += 2) tile<R, 2>(linear, at(b), row, to(b), add);
-    for (; b < count; ++b) tile<R, 1>(linear, at(b), row, to(b), add);
+// out[b] (+)= row . input[b] + bias for B inputs. A thread walks through its part of the weights in the order in which
+// they lie in memory: measured 1.4 times as fast as four rows side by side.
+template <int B>
+inline void row_product(const float* row, int64_t columns, const float* input, float bias, float* out, int64_t stride,
+                        bool add) {
+    Vector sums[UNROLL][B] = {};
+    int64_t c = 0;
+    for (; c + UNROLL * LANES <= columns; c += UNROLL * LANES)
+        for (int u = 0; u < UNROLL; ++u) {
+            const float* at = row + c + u * LANES;
+            __builtin_prefetch(at + AHEAD);
+            const Vector weights = vector_at(at);
+            for (int b = 0; b < B; ++b) sums[u][b] += weights * vector_at(input + b * columns + c + u * LANES);
+        }
+    for (int b = 0; b < B; ++b) {
+        for (int u = 1; u < UNROLL; ++u) sums[0][b] += sums[u][b];
+        float sum = sum_of(sums[0][b]);
+        for (int64_t i = c; i < columns; ++i) sum += row[i] * input[b * columns + i];
+        out[b * stride] = (add ? out[b * stride] : 0.0f) + sum + bias;
+    }
 }
 
 // out (count, rows) = or += input (count, columns) times the transposed weight, for a share of the rows.
 void multiply(const Linear& linear, const float* input, int64_t count, Share share, float* out, bool add = false) {
-    int64_t row = share.begin;
-    for (; row + TILE_ROWS <= share.end; row += TILE_ROWS) all_inputs<TILE_ROWS>(linear, input, count, row, out, add);
-    for (; row < share.end; ++row) all_inputs<1>(linear, input, count, row, out, add);
+    const int64_t columns = linear.columns, rows = linear.rows;
+    for (int64_t r = share.begin; r < share.end; ++r) {
+        const float* row = linear.weight + r * columns;
+        const float bias = linear.bias ? linear.bias[r] : 0.0f;
+        int64_t b = 0;
+        for (; b + 4 <= count; b += 4)
+            row_product<4>(row, columns, input + b * columns, bias, out + b * rows + r, rows, add);
+        for (; b < count; ++b)
+            row_product<1>(row, columns, input + b * columns, bias, out + b * rows + r, rows, add);
+    }
 }
 
 inline float dot(const float* a, const float* b, int64_t size) {
@@ -280,13 +284,13 @@ void expand(const Model& model, const Step& step, const Layer& layer, const Buff
 
 void run(const Model& model, const Step& step, Team team) {
     Buffers buffers(model, step, team);
-    const Share width(model.width, TILE_ROWS, team);
+    const Share width(model.width, LANES, team);
     embed(model, step, buffers.x, width);
 #pragma omp barrier
     for (int64_t l = 0; l < model.layer_count; ++l) {
         const Layer& layer = model.layers[l];
         normalise_rows(layer.attention_norm, buffers.x, step.rows, model.width, buffers.normed);
-        multiply(layer.qkv, buffers.normed, step.rows, Share(layer.qkv.rows, TILE_ROWS, team), buffers.qkv);
+        multiply(layer.qkv, buffers.normed, step.rows, Share(layer.qkv.rows, LANES, team), buffers.qkv);
 #pragma omp barrier
         const Share heads(step.rows * model.heads, 1, team);
         for (int64_t i = heads.begin; i < heads.end; ++i)
@@ -301,7 +305,7 @@ void run(const Model& model, const Step& step, Team team) {
 #pragma omp barrier
     }
     normalise_rows(model.norm, buffers.x, step.rows, model.width, buffers.normed);
-    multiply(model.head, buffers.normed, step.rows, Share(model.head.rows, TILE_ROWS, team), step.logits);
+    multiply(model.head, buffers.normed, step.rows, Share(model.head.rows, LANES, team), step.logits);
 }
 
 }  // namespace
