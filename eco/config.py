@@ -8,11 +8,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """The path from the root; `~` is the home folder. Globs stay globs."""
     return os.path.abspath(os.path.expanduser(path))
 
 
-LocalPath = Annotated[str, AfterValidator(_absolute)]
+LocalPath = Annotated[str, AfterValidator(absolute)]
 """A path or glob; relative ones are resolved against the working directory when the recipe is loaded."""
 
 

@@ -136,10 +136,14 @@ def _choose(hashes: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64], share:
 def _read(locations: tuple[str, ...], options: SourceOptions) -> Iterator[str]:
     """The documents of all locations, in order; `NAME:REST` goes to the source NAME, all else to `files`."""
     for location in locations:
-        name, colon, rest = location.partition(":")
-        known = bool(colon) and name in plugins.names("data.sources")
-        source = plugins.find("data.sources", name if known else "files")
-        yield from source.documents(rest if known else location, options)
+        name, rest = source_of(location)
+        yield from plugins.find("data.sources", name).documents(rest, options)
+
+
+def source_of(location: str) -> tuple[str, str]:
+    """(name of the source, what it is told) of one entry of `data.paths`."""
+    name, colon, rest = location.partition(":")
+    return (name, rest) if colon and name in plugins.names("data.sources") else ("files", location)
 
 
 def _hash(data: bytes) -> bytes:

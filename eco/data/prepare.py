@@ -1,6 +1,5 @@
 """From a recipe's `data` and `tokenizer` to training samples: the whole way, top to bottom."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,14 +9,15 @@ from typing import Annotated, Any, Self
 
 import xxhash
 from filelock import FileLock
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
-from eco.config import Config, setting
-from eco.data.corpus import Corpus, scan
+from eco.config import Config, absolute, setting
+from eco.data.corpus import Corpus, scan, source_of
 from eco.data.pieces import PATTERN
 from eco.data.store import TokenStore, open_store
 from eco.data.stream import Stream, Windows
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
+from eco.machine import cache_folder
 
 STDLIB = "stdlib:"
 
@@ -26,7 +26,14 @@ def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(_several)]
+def _absolute(locations: tuple[str, ...]) -> tuple[str, ...]:
+    """Files and globs from the root, so that the run finds them again from another working directory."""
+    sources = [source_of(location)[0] for location in locations]
+    whole = zip(sources, locations, strict=True)
+    return tuple(absolute(location) if source == "files" else location for source, location in whole)
+
+
+Paths = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(_absolute)]
 
 
 class MixEntry(Config):
@@ -144,11 +151,6 @@ def prepare(
     for line in report.lines():
         say(line)
     return Prepared(used, stores, weights, data.seed, report)
-
-
-def cache_folder() -> Path:
-    """$ECO_CACHE, or else ~/.cache/eco."""
-    return Path(os.environ.get("ECO_CACHE") or Path.home() / ".cache" / "eco")
 
 
 def _trained(

@@ -19,7 +19,7 @@ import tokenizers
 import xxhash
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
-from eco.config import Config, setting
+from eco.config import Config, LocalPath, setting
 from eco.data.bulk import fast_encoding
 from eco.data.pieces import PATTERN, token_to_bytes
 from eco.files import replacing
@@ -35,7 +35,7 @@ Ids = npt.NDArray[np.uint32]
 class TokenizerConfig(Config):
     """Which tokenizer: a given file, or one trained on the corpus."""
 
-    path: str | None = setting(None, "A tokenizer.json to use; without one, a tokenizer is trained.", flat="tokenizer")
+    path: LocalPath | None = setting(None, "A tokenizer.json to use; else one is trained.", flat="tokenizer")
     vocab_size: int = setting(8192, "Most tokens of a trained vocabulary.", ge=256 + len(SPECIAL_TOKENS))
     min_frequency: int = setting(2, "Occurrences in the sample that a pair needs to become a token.", ge=1)
     sample_bytes: int = setting(16 << 20, "Bytes of training text, at most, that a tokenizer is trained on.", gt=0)

@@ -26,7 +26,7 @@ def _find(location: str) -> list[Path]:
         found = [Path(match) for match in glob.glob(str(path), recursive=True)]
     if not found:
         what = "no file matches" if glob.has_magic(location) else "no such file or folder:"
-        raise ValueError(f"data.paths: {what} {location!r} (seen from {Path.cwd()})")
+        raise ValueError(f"data.paths: {what} {location!r}")
     files = {file for start in found for file in (files_below(start) if start.is_dir() else [start])}
     readable = sorted(file for file in files if can_read(file))
     if not readable:
