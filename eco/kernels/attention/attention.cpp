@@ -4,6 +4,7 @@
 // Heads are read and written where the projections put them: (batch, head, time) have strides, the head's D numbers are
 // contiguous. Rotary angles, if given, turn queries and keys on the way in and their gradients on the way out.
 #include <cmath>
+#include <cstdlib>
 #include <memory>
 
 #include "product.h"
@@ -232,7 +233,7 @@ extern "C" void eco_attention_forward(const Shape *s, const Heads *q, const Head
                                       float *log_sums) {
 #pragma omp parallel
     {
-        Tiles tiles;
+        [[maybe_unused]] Tiles tiles;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->B * s->Hkv; i++)
             forward_head(*s, *q, *k, *v, *out, log_sums, i / s->Hkv, i % s->Hkv);
@@ -244,7 +245,7 @@ extern "C" void eco_attention_backward(const Shape *s, const Heads *q, const Hea
                                        const Heads *dv) {
 #pragma omp parallel
     {
-        Tiles tiles;
+        [[maybe_unused]] Tiles tiles;
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->B * s->Hkv; i++)
             backward_head(*s, *q, *k, *v, *out, *dout, log_sums, *dq, *dk, *dv, i / s->Hkv, i % s->Hkv);

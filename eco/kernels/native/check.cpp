@@ -20,7 +20,7 @@ extern "C" int eco_check() {
         b[i] = uint32_t(low.bits) | uint32_t(high.bits) << 16;
     }
     {
-        Tiles tiles;
+        [[maybe_unused]] Tiles tiles;
         product(M, N, K, a, K, b, N, c, N);
         product(M, N, K, a, K, b, N, c, N, true);
     }

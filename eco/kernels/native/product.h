@@ -32,8 +32,12 @@ static inline void product_lanes(int M, int N, int K, const uint32_t *a, int lda
 }
 
 #ifdef __AMX_BF16__
+// The compiler does not know that tile instructions read and write memory: this keeps what is before them before them.
+static inline void settle_memory() { asm volatile("" ::: "memory"); }
+
 static inline void product_tiles(int M, int N, int K, const uint32_t *a, int lda, const uint32_t *b, int ldb, float *c,
                                  int ldc, bool accumulate) {
+    settle_memory();
     for (int n = 0; n < N; n += 32)
         for (int m = 0; m < M; m += 32) {
             float *c0 = c + m * ldc + n, *c1 = c0 + 16 * ldc;
@@ -63,6 +67,7 @@ static inline void product_tiles(int M, int N, int K, const uint32_t *a, int lda
             _tile_stored(2, c1, ldc * 4);
             _tile_stored(3, c1 + 16, ldc * 4);
         }
+    settle_memory();
 }
 
 // Linux grants a process the tile registers only on request.
@@ -76,22 +81,30 @@ static inline bool tiles_granted() {
 // remembers which set-up it loaded last and would not load its own again.
 class Tiles {
 #ifdef __AMX_BF16__
-    alignas(64) uint8_t before[64];
+    struct alignas(64) Config {
+        uint8_t palette, start_row, zero[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    };
+    Config before{};
 
    public:
     Tiles() {
         if (!tiles_granted()) return;
-        _tile_storeconfig(before);
-        alignas(64) uint8_t config[64] = {1};  // palette 1
+        _tile_storeconfig(&before);
+        Config ours{};
+        ours.palette = 1;
         for (int tile = 0; tile < 8; tile++) {
-            config[16 + 2 * tile] = 64;  // bytes in a row
-            config[48 + tile] = 16;      // rows
+            ours.row_bytes[tile] = 64;
+            ours.rows[tile] = 16;
         }
-        _tile_loadconfig(config);
+        settle_memory();
+        _tile_loadconfig(&ours);
     }
     ~Tiles() {
         if (!tiles_granted()) return;
-        if (before[0]) _tile_loadconfig(before);
+        settle_memory();
+        if (before.palette) _tile_loadconfig(&before);
         else _tile_release();
     }
 #endif
