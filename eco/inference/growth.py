@@ -47,7 +47,7 @@ def prefill(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, Cache]:
     tokens = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in number], device=device)
     padding = torch.tensor([longest - len(prompt) for prompt in number], device=device)
     cache = model.new_cache(len(number), longest + max(row.limit for row in rows), padding if padding.any() else None)
-    logits = model(tokens, cache)[:, -1]
+    logits = model(tokens, cache, last_only=True)[:, -1]
     if len(number) < len(rows):
         shared = torch.tensor(source, device=device)
         cache.keep(shared)

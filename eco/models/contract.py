@@ -98,8 +98,11 @@ class LanguageModel(Model):
     config: LanguageModelConfig
 
     @abstractmethod
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of `tokens` (B, T), which follow the `cache.length` cached ones."""
+    def forward(self, tokens: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
+        """Logits (B, T, V) of the token after each of `tokens` (B, T), which follow the `cache.length` cached ones.
+
+        last_only: (B, 1, V), for the last of them alone: a long prompt's other logits can take more than its cache.
+        """
 
     @abstractmethod
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> Cache:

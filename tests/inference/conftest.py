@@ -42,12 +42,13 @@ class Reciter(LanguageModel):
         self.table = nn.Parameter(peak * nn.functional.one_hot(torch.tensor(script), 260).float())
         self.widths: list[int] = []
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
         assert isinstance(cache, ReciterCache)
         self.widths.append(tokens.shape[0])
         places = cache.length + torch.arange(tokens.shape[1])[None] - cache.padding[:, None]
         cache.length += tokens.shape[1]
-        return self.table[(places + 1) % len(self.table)]
+        logits = self.table[(places + 1) % len(self.table)]
+        return logits[:, -1:] if last_only else logits
 
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> ReciterCache:
         return ReciterCache(torch.zeros(batch, dtype=torch.int64) if padding is None else padding)

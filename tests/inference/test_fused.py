@@ -54,6 +54,14 @@ def test_logits_and_cache_equal_the_forward_pass(model, padding):
     torch.testing.assert_close(slow.values[..., 9:, :], fast.values[..., 9:, :], atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_last_only_is_the_end_of_all_logits(model):
+    tokens = torch.arange(24).reshape(2, 12)
+    last = model(tokens, last_only=True)
+    assert last.shape == (2, 1, 261)
+    torch.testing.assert_close(last, model(tokens)[:, -1:])
+
+
 @needs_cpp
 @torch.no_grad()
 def test_bits_do_not_depend_on_threads_or_on_other_rows(model):

@@ -40,9 +40,10 @@ class Transformer(LanguageModel):
         """The output matrix (V, width), the embedding's own where they are tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
         assert cache is None or isinstance(cache, KVCache)
-        return F.linear(self.hidden(tokens, cache), self.head_weight)
+        hidden = self.hidden(tokens, cache)
+        return F.linear(hidden[:, -1:] if last_only else hidden, self.head_weight)
 
     def training_step(self, batch: Batch, carry: Any = None) -> StepOutput:
         """The loss `lm`: mean cross-entropy in nats over the targets that are not IGNORE."""
