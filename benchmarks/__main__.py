@@ -22,6 +22,7 @@ from eco import machine
 
 NAMES = ("limits", "training", "trainer_overhead", "optimizers", "decoding", "encoding", "checkpoints")
 ROUNDS, QUICK_ROUNDS = 5, 2
+RESULTS = Path(__file__).with_name("results.json")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Arguments:
     """Two rounds instead of five: to see that it runs."""
     only: tuple[str, ...] = ()
     """Run only these benchmarks."""
-    json: Path = Path(__file__).with_name("results.json")
+    json: Path = RESULTS
     """Where the figures are kept."""
 
 

@@ -1,10 +1,11 @@
 """Saving and loading 100 M fp32 parameters with Adam's state (1.2 GB): Eco beside bare safetensors and torch.save.
 
-All sync their files to the disk. Loading means that the values lie in the tensors they are for; Eco's digests are checked
+All sync their files to the disk. Loading means that the values lie in the tensors they are for; Eco checks its digests
 in that time. The files lie in the folder for temporary files; reads come from the system's page cache.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -34,9 +35,9 @@ def rows(rounds: int = 5) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         candidates = _Candidates(Path(folder), state)
         saving = {
-            "save: eco": lambda: gigabytes / seconds(candidates.save_eco),
-            "save: safetensors": lambda: gigabytes / seconds(candidates.save_safetensors),
-            "save: torch.save": lambda: gigabytes / seconds(candidates.save_torch),
+            "save: eco": lambda: gigabytes / candidates.save_eco(),
+            "save: safetensors": lambda: gigabytes / candidates.save_safetensors(),
+            "save: torch.save": lambda: gigabytes / candidates.save_torch(),
         }
         loading = {
             "load: eco": lambda: gigabytes / seconds(candidates.load_eco),
@@ -60,43 +61,61 @@ def rows(rounds: int = 5) -> list[Row]:
 
 
 class _Candidates:
-    """Each way of writing `state` below `folder`, and of reading it back into `state`."""
+    """Each way of writing `state` below `folder`, and of reading it back into `state`.
+
+    The `save_` functions return seconds. What they wrote the time before is removed first and not timed, so that all
+    write into an empty place.
+    """
 
     def __init__(self, folder: Path, state: State) -> None:
         self.state = state
-        self.checkpoints = Checkpoints(folder / "eco", keep=1)
-        self.plain = folder / "plain"
-        self.plain.mkdir()
+        self.eco, self.plain, self.pickled = (folder / name for name in ("eco", "plain", "pickled"))
 
-    def save_eco(self) -> None:
-        self.checkpoints.save(1, self.state)
+    def save_eco(self) -> float:
+        shutil.rmtree(self.eco, ignore_errors=True)
+        return seconds(lambda: Checkpoints(self.eco).save(1, self.state))
 
-    def save_safetensors(self) -> None:
-        for name, tensors in self.state.items():
-            self._fresh(f"{name}.safetensors", lambda path, tensors=tensors: save_file(tensors, path))
+    def save_safetensors(self) -> float:
+        _make_empty(self.plain)
 
-    def save_torch(self) -> None:
-        self._fresh("state.pt", lambda path: torch.save(self.state, path))
+        def save() -> None:
+            for name, tensors in self.state.items():
+                save_file(tensors, self.plain / f"{name}.safetensors")
+                _sync(self.plain / f"{name}.safetensors")
+
+        return seconds(save)
+
+    def save_torch(self) -> float:
+        _make_empty(self.pickled)
+
+        def save() -> None:
+            torch.save(self.state, self.pickled / "state.pt")
+            _sync(self.pickled / "state.pt")
+
+        return seconds(save)
 
     def load_eco(self) -> None:
-        self._into_place(self.checkpoints.load(self.checkpoints.entries()[0].path).parts)
+        loaded = Checkpoints(self.eco).load_newest()
+        assert loaded is not None
+        self._into_place(loaded.parts)
 
     def load_safetensors(self) -> None:
         self._into_place({name: load_file(self.plain / f"{name}.safetensors") for name in self.state})
 
     def load_torch(self) -> None:
-        self._into_place(torch.load(self.plain / "state.pt", weights_only=True, mmap=True))
-
-    def _fresh(self, name: str, write: object) -> None:
-        """Writes beside and renames, as everyone must who wants to keep the old file until the new one is whole."""
-        assert callable(write)
-        beside = self.plain / f".{name}"
-        write(beside)
-        with open(beside, "rb") as stream:
-            os.fsync(stream.fileno())
-        beside.rename(self.plain / name)
+        self._into_place(torch.load(self.pickled / "state.pt", weights_only=True, mmap=True))
 
     def _into_place(self, found: State) -> None:
         for part, tensors in self.state.items():
             for name, tensor in tensors.items():
                 tensor.copy_(found[part][name])
+
+
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
