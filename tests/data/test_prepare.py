@@ -119,7 +119,7 @@ def test_relative_paths_start_at_the_working_directory(folder: Path, monkeypatch
 
 
 def test_errors_name_what_is_wrong(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no such file or folder: '.*nowhere'"):
+    with pytest.raises(ValueError, match=r"no such file or folder: '.*nowhere'"):
         prepare(DataConfig(paths=("nowhere",)), SMALL, folder / "cache")
     with pytest.raises(ValueError, match=r"nowhere\.json"):
         prepare(DataConfig(paths=(str(folder / "code"),)), TokenizerConfig(path="nowhere.json"), folder / "cache")

@@ -1,0 +1,59 @@
+"""The worked examples of CONTRIBUTING.md, trained as they stand there."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import eco as package
+
+PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
+BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL))
+
+
+@pytest.fixture
+def as_shipped(tmp_path, monkeypatch):
+    """Puts the examples into their rooms for the time of a test."""
+    for name, text in BLOCKS.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        if file.suffix == ".py":
+            room = importlib.import_module(str(Path(name).parent).replace("/", "."))
+            monkeypatch.setattr(room, "__path__", [*room.__path__, str(file.parent)])
+
+
+SMALL = {
+    "train.steps": 8,
+    "train.eval_every": 0,
+    "train.batch_size": 4,
+    "tokenizer.vocab_size": 300,
+    "prompts": ["1 + "],
+}
+
+
+def test_there_are_four_blocks():
+    assert sorted(BLOCKS) == [
+        "bigram.yaml",
+        "eco/data/sources/sums.py",
+        "eco/models/bigram.py",
+        "eco/optim/momentum.py",
+    ]
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_the_architecture_and_the_source_train_and_generate(tmp_path):
+    settings = SMALL | {"data.paths": ["sums:60"], "output_dir": str(tmp_path / "run"), "model.context": 32}
+    result = package.train(str(tmp_path / "bigram.yaml"), settings)
+    assert result.after["val_loss"] < result.before["val_loss"]
+    assert package.load(tmp_path / "run").generate("1 + ", max_new_tokens=4)
+    with pytest.raises(ValueError, match="write sums:1000"):
+        package.train(str(tmp_path / "bigram.yaml"), settings | {"data.paths": ["sums:x"], "resume": False})
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_the_optimizer_trains(tiny, tmp_path):
+    settings = {"optimizer.name": "momentum", "optimizer.lr": 0.5, "optimizer.momentum": 0.5}
+    result = package.train(tiny, settings | {"output_dir": str(tmp_path / "run")})
+    assert result.after["val_loss"] < result.before["val_loss"]
