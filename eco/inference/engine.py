@@ -61,9 +61,11 @@ class Engine:
         """The text of `generate([prompt], sampling)` in pieces, as soon as each is certain.
 
         A piece never ends inside a character or inside what may become a stop string. The model stays in evaluation
-        mode until the iterator ends or is closed. Raises ValueError as `generate` does, with the first piece.
+        mode until the iterator ends or is closed. Raises ValueError as `generate` does.
         """
-        row = self._row(prompt, self._encode(prompt), sampling, 0)
+        return self._pieces(self._row(prompt, self._encode(prompt), sampling, 0), sampling)
+
+    def _pieces(self, row: Row, sampling: Sampling) -> Iterator[str]:
         with self._evaluating():
             steps = grow(self.model, self.tokenizer, [row], sampling)
             while True:

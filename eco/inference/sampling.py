@@ -38,11 +38,12 @@ def draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    scaled = logits.float() / sampling.temperature
+    wide = logits.double()
+    scaled = (wide - wide.amax(-1, keepdim=True)) / sampling.temperature  # the difference first: no overflow
     filtered = sampling.top_k > 0 or sampling.top_p < 1
     if filtered:
         scaled, order = scaled.topk(min(sampling.top_k or scaled.shape[-1], scaled.shape[-1]))
-    probabilities = scaled.softmax(-1, dtype=torch.float64)
+    probabilities = scaled.softmax(-1)
     if sampling.top_p < 1:
         mass_before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(mass_before >= sampling.top_p, 0.0)

@@ -117,7 +117,7 @@ def test_errors_name_the_numbers(reciter, byte_tokenizer):
     with pytest.raises(ValueError, match="prompt is empty"):
         engine.generate([""], GREEDY)
     with pytest.raises(ValueError, match="6 tokens leaves no room in the model's context of 6"):
-        next(engine.stream("abcdef", GREEDY))
+        engine.stream("abcdef", GREEDY)
     with pytest.raises(ValueError, match="at least 1"):
         engine.generate(["a"], GREEDY, samples=0)
     assert engine.generate([], GREEDY) == []

@@ -27,6 +27,7 @@ def frequencies(sampling: Sampling, count: int = 20_000) -> torch.Tensor:
         # Among the three most probable 0.5 is 0.556 of the mass, and the two most probable 0.889.
         (Sampling(temperature=1.0, top_k=3, top_p=0.85), [0.5, 0, 0.3, 0, 0]),
         (Sampling(temperature=0.0), [1, 0, 0, 0, 0]),
+        (Sampling(temperature=1e-300), [1, 0, 0, 0, 0]),
     ],
 )
 def test_frequencies_follow_the_filtered_distribution(sampling, expected):
