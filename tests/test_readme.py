@@ -1,0 +1,47 @@
+"""Every `eco` command and Python block of the README runs, in order, in one folder, made small."""
+
+import re
+import shlex
+from pathlib import Path
+
+from eco.cli import COMMANDS
+
+PAGE = (Path(__file__).parent.parent / "README.md").read_text()
+SMALL = ["--steps", "6", "--d-model", "32", "--n-layers", "1", "--n-heads", "2", "--seq-len", "32", "--batch-size", "2"]
+SMALL += ["--tokenizer.vocab_size", "320", "--eval-windows", "2", "--max-new-tokens", "4", "--train.accumulation", "1"]
+
+
+def commands():
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "eco":
+                yield words[1:]
+
+
+def test_the_readme_names_every_command():
+    shown = {words[0] for words in commands()}
+    assert shown | {"demo"} == set(COMMANDS)
+    assert "eco demo" in PAGE
+
+
+def test_every_command_runs(eco, corpus, tmp_path):
+    (tmp_path / "code.py").write_text(next(corpus.iterdir()).read_text())
+    for words in commands():
+        if words[0] in ("train", "demo"):
+            words = [*words, *SMALL, *([] if "--data.paths" in words else ["--data.paths", corpus])]
+        if words[0] == "resume":
+            words = [*words, "--steps", "8"]
+        done = eco(*words)
+        assert done.returncode == 0, (words, done.stderr)
+
+
+def test_the_python_block_runs(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    small = f'"train.steps": 4, "data.paths": ["{corpus}"], "model.width": 32, "model.layers": 1, "model.heads": 2,'
+    code = block.replace('"train.steps": 100,', small)
+    assert code != block
+    exec(code, {})
+    before, after = map(float, capsys.readouterr().out.splitlines()[0].split())
+    assert 0 < after < before
