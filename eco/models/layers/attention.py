@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from eco.kernels.attention import causal_attention, packed_attention
 from eco.kernels.rotary import rotate
 from eco.models.layers.cache import Past
+from eco.models.layers.linear import StackedLinear
 from eco.models.layers.norm import RMSNorm
 from eco.models.layers.rotary import Rotation
 
@@ -32,7 +33,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_size = heads, kv_heads, width // heads
         self.dropout = dropout
-        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * self.head_size, bias=bias)
+        rows = [count * self.head_size for count in (heads, kv_heads, kv_heads)]
+        self.qkv = StackedLinear(width, rows, bias=bias)
         self.query_norm = RMSNorm(self.head_size, qk_norm_eps) if qk_norm_eps is not None else None
         self.key_norm = RMSNorm(self.head_size, qk_norm_eps) if qk_norm_eps is not None else None
         self.output = nn.Linear(width, width, bias=bias)

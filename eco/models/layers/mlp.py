@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from eco.kernels.activation import gelu, swiglu
+from eco.models.layers.linear import StackedLinear
 
 
 class GeluMLP(nn.Module):
@@ -26,7 +27,7 @@ class SwiGLU(nn.Module):
 
     def __init__(self, width: int, feed_forward: int, *, bias: bool) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(width, 2 * feed_forward, bias=bias)
+        self.gate_up = StackedLinear(width, (feed_forward, feed_forward), bias=bias)
         self.down = nn.Linear(feed_forward, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
