@@ -182,7 +182,7 @@ class Trainer:
             )
             if not row["skipped"]:
                 self.precision.scaler.step(self.optimizer)
-                self.precision.scaler.update()
+            self.precision.scaler.update()
         return row
 
     def _accumulate(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float | Tensor]]:

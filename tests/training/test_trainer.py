@@ -90,6 +90,15 @@ def test_a_step_with_a_nan_loss_is_skipped_and_counted():
     assert weights(model).isfinite().all()
 
 
+def test_fp16_scales_the_loss_learns_and_survives_a_nan():
+    model, rows = Toy(), Rows()
+    run = trainer(model, source(8, poison=range(20, 21)), callbacks=[rows], precision="fp16", steps=40)
+    run.fit()
+    assert [row["step"] for row in rows.rows if row["skipped"]] == [21]
+    assert run.precision.scaler.get_scale() > 1
+    assert rows.rows[-1]["loss"] < 0.1 * rows.rows[0]["loss"]
+
+
 def saving_trainer(poison, **settings):
     """A trainer whose `restore` goes back to the state after its second step."""
     model, rows, saved = Toy(), Rows(), {}

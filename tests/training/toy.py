@@ -60,10 +60,13 @@ def trainer(model=None, batches=None, **settings) -> Trainer:
     """A trainer of the toy; what is no setting of TrainConfig goes to the Trainer."""
     model = model or Toy()
     config_fields = {name: settings.pop(name) for name in list(settings) if name in TrainConfig.model_fields}
-    config = TrainConfig(**{"steps": 8, "batch_size": 8, "grad_clip": 0, "schedule": "constant", **config_fields})
+    config = TrainConfig(
+        **{"steps": 8, "batch_size": 8, "grad_clip": 0, "schedule": "constant", "precision": "fp32", **config_fields}
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for group in optimizer.param_groups:
         group["initial_lr"] = 0.1
     device = torch.device("cpu")
+    precision = Precision(config.precision, device)
     batches = batches or source(config.batch_size * config.accumulation)
-    return Trainer(config, model, optimizer, batches, Precision("fp32", device), Phases(device), **settings)
+    return Trainer(config, model, optimizer, batches, precision, Phases(device), **settings)
