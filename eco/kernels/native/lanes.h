@@ -14,6 +14,10 @@ typedef uint16_t Halves __attribute__((vector_size(32), aligned(2), may_alias));
 static inline Lanes lanes_at(const float *x) { return *(const Lanes *)x; }
 static inline void store_lanes(float *out, Lanes x) { *(Lanes *)out = x; }
 
+static inline Lanes lanes_at(const bf16 *x) {
+    return (Lanes)(__builtin_convertvector(*(const Halves *)x, Words) << 16);
+}
+
 // The bits of the sixteen numbers in bf16, rounded as `store` does.
 static inline Halves bf16_bits(Lanes x) {
 #ifdef __AVX512BF16__
@@ -25,6 +29,8 @@ static inline Halves bf16_bits(Lanes x) {
 #endif
 }
 
+static inline void store_lanes(bf16 *out, Lanes x) { *(Halves *)out = bf16_bits(x); }
+
 // acc[i] += a's two numbers times the two of b[i]
 static inline Lanes add_pair_products(Lanes acc, uint32_t a, Words b) {
 #ifdef __AVX512BF16__
@@ -35,7 +41,7 @@ static inline Lanes add_pair_products(Lanes acc, uint32_t a, Words b) {
 #endif
 }
 
-// exp of numbers up to 88; 0 below -87. See the scalar exp_of.
+// See the scalar exp_of.
 static inline Lanes exp_of(Lanes x) {
     const Lanes shifted = x * 1.44269504f + 12582912.0f;
     const Lanes n = shifted - 12582912.0f;
@@ -47,5 +53,26 @@ static inline Lanes exp_of(Lanes x) {
     p = p * r + 1.0f;
     p = p * r + 1.0f;
     const Lanes power = (Lanes)(((Words)shifted + 127) << 23);
-    return x < -87.0f ? Lanes{} : p * power;
+    const Lanes inside = x < -87.0f ? Lanes{} : p * power;
+    return x > 88.0f ? Lanes{} + INFINITY : inside;
 }
+
+// One formula for sixteen numbers and for one: body(i, kind) handles N = decltype(kind) from index i on, with
+// get<N>(pointer) and put(pointer, N).
+template <class Body>
+static inline void for_each(int64_t count, Body body) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) body(i, Lanes{});
+    for (; i < count; i++) body(i, 0.0f);
+}
+
+template <class N, class T>
+static inline N get(const T *x) {
+    if constexpr (sizeof(N) == sizeof(float)) return load(*x);
+    else return lanes_at(x);
+}
+
+template <class T>
+static inline void put(T *out, float x) { store(*out, x); }
+template <class T>
+static inline void put(T *out, Lanes x) { store_lanes(out, x); }
