@@ -9,6 +9,7 @@ from eco.kernels.decode.plan import Activation, Layer, Linear, Norm, Plan
 from eco.models.contract import Cache
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache
+from eco.models.layers.linear import StackedLinear
 from eco.models.layers.mlp import GeluMLP, SwiGLU
 from eco.models.layers.norm import LayerNorm, RMSNorm
 from eco.models.layers.rotary import Rotary
@@ -76,5 +77,6 @@ def _activation(mlp: SwiGLU | GeluMLP) -> Activation:
 
 
 def _linear(linear: nn.Linear) -> Linear:
-    assert type(linear) is nn.Linear  # a module that adds something to the product has no place in a plan
+    # A module that adds something to the product has no place in a plan.
+    assert type(linear) in (nn.Linear, StackedLinear)
     return Linear(linear.weight, linear.bias)
