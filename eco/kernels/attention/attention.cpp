@@ -47,11 +47,12 @@ void load_rows(const Shape &s, const Heads &x, int64_t b, int64_t h, int64_t t0,
             continue;
         }
         const float *c = s.cos + (t0 + r) * half, *n = s.sin + (t0 + r) * half;
-        for (int64_t i = 0; i < half; i++) {
-            const float p = load(in[i]), q = load(in[i + half]);
-            store(out[i], p * c[i] - q * n[i]);
-            store(out[i + half], q * c[i] + p * n[i]);
-        }
+        for_each(half, [&](int64_t i, auto kind) {
+            using N = decltype(kind);
+            const N p = get<N>(in + i), q = get<N>(in + i + half), cos = get<N>(c + i), sin = get<N>(n + i);
+            put(out + i, p * cos - q * sin);
+            put(out + i + half, q * cos + p * sin);
+        });
     }
 }
 
@@ -61,36 +62,34 @@ void store_rows(const Shape &s, const float *in, const Heads &x, int64_t b, int6
     for (int64_t r = 0; r < ROWS && t0 + r < s.T; r++, in += D) {
         bf16 *out = x.row(b, h, t0 + r);
         if (!turn || !s.cos) {
-            for (int64_t i = 0; i < D; i++) store(out[i], in[i]);
+            for_each(D, [&](int64_t i, auto kind) { put(out + i, get<decltype(kind)>(in + i)); });
             continue;
         }
         const float *c = s.cos + (t0 + r) * half, *n = s.sin + (t0 + r) * half;
-        for (int64_t i = 0; i < half; i++) {
-            store(out[i], in[i] * c[i] + in[i + half] * n[i]);
-            store(out[i + half], in[i + half] * c[i] - in[i] * n[i]);
-        }
+        for_each(half, [&](int64_t i, auto kind) {
+            using N = decltype(kind);
+            const N p = get<N>(in + i), q = get<N>(in + i + half), cos = get<N>(c + i), sin = get<N>(n + i);
+            put(out + i, p * cos + q * sin);
+            put(out + i + half, q * cos - p * sin);
+        });
     }
+}
+
+// out (columns x rows) = x (rows x columns) transposed, its rows `ldo` words apart; both sizes multiples of 16.
+void transpose(const uint32_t *x, int64_t rows, int64_t columns, uint32_t *out, int64_t ldo) {
+    for (int64_t r = 0; r < rows; r += LANES)
+        for (int64_t c = 0; c < columns; c += LANES) transpose_16(x + r * columns + c, columns, out + c * ldo + r, ldo);
 }
 
 // out[d / 2][t] = the pair x[t][d], x[t][d + 1]: `product`'s B for x transposed. ldo words per row of out.
 void pair_columns(const bf16 *x, int64_t rows, int64_t D, uint32_t *out, int64_t ldo) {
-    const uint32_t *in = (const uint32_t *)x;
-    for (int64_t t = 0; t < rows; t += 16)
-        for (int64_t d = 0; d < D / 2; d++)
-            for (int64_t i = 0; i < 16; i++) out[d * ldo + t + i] = in[(t + i) * (D / 2) + d];
+    transpose((const uint32_t *)x, rows, D / 2, out, ldo);
 }
 
 // out[t / 2][d] = the pair x[t][d], x[t + 1][d]: `product`'s B for x itself.
 void pair_rows(const bf16 *x, int64_t rows, int64_t D, uint32_t *out) {
     for (int64_t t = 0; t < rows; t += 2, x += 2 * D, out += D)
         for (int64_t d = 0; d < D; d++) out[d] = uint32_t(x[d].bits) | uint32_t(x[D + d].bits) << 16;
-}
-
-// out (D x rows) = x (rows x D) transposed, its rows `ldo` apart.
-template <class T>
-void transpose(const T *x, int64_t rows, int64_t D, T *out, int64_t ldo) {
-    for (int64_t d = 0; d < D; d++)
-        for (int64_t t = 0; t < rows; t++) out[d * ldo + t] = x[t * D + d];
 }
 
 // A row's n scores become weights exp(scale * score - top). Returns their sum and the largest scaled score, `top`.
@@ -193,7 +192,8 @@ void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &
     for (int64_t t = 0; t < P; t += ROWS) {
         load_rows(s, k, b, hk, t, true, keys + t * D);
         load_rows(s, v, b, hk, t, false, values + t * D);
-        transpose<bf16>(keys + t * D, ROWS, D, keys_turned + t, P);
+        pair_rows(keys + t * D, ROWS, D, pairs);
+        transpose(pairs, ROWS / 2, D, (uint32_t *)(keys_turned + t), P / 2);
     }
     std::memset(dkeys, 0, P * D * sizeof(float));
     std::memset(dvalues, 0, P * D * sizeof(float));
@@ -216,7 +216,7 @@ void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &
             pair_rows(block, ROWS, D, pairs);
             product(n, D, ROWS, dscores, ROWS, pairs, D, dkeys, D, true);
             product(D, ROWS, n, keys_turned, P, dscore_pairs, ROWS, dqueries_turned, ROWS);
-            transpose<float>(dqueries_turned, D, ROWS, dqueries, D);
+            transpose((uint32_t *)(float *)dqueries_turned, D, ROWS, (uint32_t *)(float *)dqueries, D);
             store_rows(s, dqueries, dq, b, h, t, true);
         }
     for (int64_t t = 0; t < P; t += ROWS) {

@@ -15,7 +15,7 @@ _ROOM = Path(__file__).parents[1]
 _FLAGS = [
     *("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fopenmp", "-fPIC", "-shared"),
     # Not -ffast-math: a NaN must stay one, and sums have a fixed order.
-    *("-fno-math-errno", "-fno-trapping-math", f"-I{Path(__file__).parent}"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", f"-I{Path(__file__).parent}"),
 ]
 _TIMEOUT_S = 120
 _CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).eco_check())"

@@ -57,6 +57,29 @@ static inline Lanes exp_of(Lanes x) {
     return x > 88.0f ? Lanes{} + INFINITY : inside;
 }
 
+// out = in transposed, 16 x 16 words; rows are ldi and ldo words apart. Each round swaps the off-diagonal quarters of
+// blocks twice as large as the last.
+static inline void transpose_16(const uint32_t *in, int64_t ldi, uint32_t *out, int64_t ldo) {
+    Words rows[LANES];
+    for (int i = 0; i < LANES; i++) rows[i] = *(const Words *)(in + i * ldi);
+#pragma GCC unroll 4
+    for (int size = 1; size < LANES; size *= 2) {
+        Words low, high;
+        for (int i = 0; i < LANES; i++) {
+            low[i] = i & size ? LANES + i - size : i;
+            high[i] = i & size ? LANES + i : i + size;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) {
+            if (i & size) continue;
+            const Words top = rows[i], bottom = rows[i + size];
+            rows[i] = __builtin_shuffle(top, bottom, low);
+            rows[i + size] = __builtin_shuffle(top, bottom, high);
+        }
+    }
+    for (int i = 0; i < LANES; i++) *(Words *)(out + i * ldo) = rows[i];
+}
+
 // One formula for sixteen numbers and for one: body(i, kind) handles N = decltype(kind) from index i on, with
 // get<N>(pointer) and put(pointer, N).
 template <class Body>
