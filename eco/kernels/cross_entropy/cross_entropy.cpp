@@ -1,7 +1,7 @@
 // Softmax cross-entropy that turns the logits into their own gradient, so that no second array of that size exists.
 #include <cmath>
 
-#include "numbers.h"
+#include "lanes.h"
 
 namespace {
 
@@ -15,19 +15,21 @@ void cross_entropy(int64_t rows, int64_t vocabulary, T *logits, const int64_t *t
         T *row = logits + r * vocabulary;
         const int64_t target = targets[r];
         if (target == ignored) {
-            for (int64_t i = 0; i < vocabulary; i++) store(row[i], 0.0f);
+            std::memset(row, 0, vocabulary * sizeof(T));
             losses[r] = 0.0f;
             continue;
         }
-        float most = -INFINITY, sum = 0;
+        float most = -INFINITY;
 #pragma omp simd reduction(max : most)
         for (int64_t i = 0; i < vocabulary; i++) most = load(row[i]) > most ? load(row[i]) : most;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < vocabulary; i++) sum += exp_of(load(row[i]) - most);
+        const float sum = sum_each(vocabulary, [&](int64_t i, auto kind) {
+            return exp_of(get<decltype(kind)>(row + i) - most);
+        });
         const float picked = load(row[target]), log_sum = most + std::log(sum);
         losses[r] = log_sum - picked;
-#pragma omp simd
-        for (int64_t i = 0; i < vocabulary; i++) store(row[i], exp_of(load(row[i]) - log_sum));
+        for_each(vocabulary, [&](int64_t i, auto kind) {
+            put(row + i, exp_of(get<decltype(kind)>(row + i) - log_sum));
+        });
         store(row[target], std::expm1(picked - log_sum));
     }
 }

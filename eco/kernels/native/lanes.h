@@ -89,6 +89,18 @@ static inline void for_each(int64_t count, Body body) {
     for (; i < count; i++) body(i, 0.0f);
 }
 
+// The sum of body(i, kind) over all i, added in an order that depends on `count` alone.
+template <class Body>
+static inline float sum_each(int64_t count, Body body) {
+    Lanes sums = {};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) sums += body(i, Lanes{});
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += sums[lane];
+    for (; i < count; i++) sum += body(i, 0.0f);
+    return sum;
+}
+
 template <class N, class T>
 static inline N get(const T *x) {
     if constexpr (sizeof(N) == sizeof(float)) return load(*x);

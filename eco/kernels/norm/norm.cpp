@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <memory>
 
-#include "numbers.h"
+#include "lanes.h"
 
 namespace {
 
@@ -18,21 +18,18 @@ struct Sizes {
 
 template <class X, class Y>
 void norm_row(const Sizes &s, const X *x, const float *weight, const float *bias, Y *y, float *mean, float *scale) {
-    float sum = 0, squares = 0;
-    if (s.centred) {
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < s.width; i++) sum += load(x[i]);
-    }
-    const float m = sum / float(s.width);
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < s.width; i++) squares += (load(x[i]) - m) * (load(x[i]) - m);
+    const auto value = [&](int64_t i, auto kind) { return get<decltype(kind)>(x + i); };
+    const float m = s.centred ? sum_each(s.width, value) / float(s.width) : 0.0f;
+    const float squares = sum_each(s.width, [&](int64_t i, auto kind) {
+        const auto away = get<decltype(kind)>(x + i) - m;
+        return away * away;
+    });
     const float r = 1.0f / std::sqrt(squares / float(s.width) + s.eps);
-    if (bias)
-#pragma omp simd
-        for (int64_t i = 0; i < s.width; i++) store(y[i], (load(x[i]) - m) * r * weight[i] + bias[i]);
-    else
-#pragma omp simd
-        for (int64_t i = 0; i < s.width; i++) store(y[i], (load(x[i]) - m) * r * weight[i]);
+    for_each(s.width, [&](int64_t i, auto kind) {
+        using N = decltype(kind);
+        const N scaled = (get<N>(x + i) - m) * r * get<N>(weight + i);
+        put(y + i, bias ? scaled + get<N>(bias + i) : scaled);
+    });
     *mean = m;
     *scale = r;
 }
@@ -43,12 +40,13 @@ void norm(const Sizes &s, const X *residual, const Y *delta, X *x, const float *
           float *means, float *scales) {
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < s.rows; r++) {
-        X *row = x + r * s.width;
+        const int64_t at = r * s.width;
         if (delta)
-#pragma omp simd
-            for (int64_t i = 0; i < s.width; i++)
-                store(row[i], load(residual[r * s.width + i]) + load(delta[r * s.width + i]));
-        norm_row(s, row, weight, bias, y + r * s.width, means + r, scales + r);
+            for_each(s.width, [&](int64_t i, auto kind) {
+                using N = decltype(kind);
+                put(x + at + i, get<N>(residual + at + i) + get<N>(delta + at + i));
+            });
+        norm_row(s, x + at, weight, bias, y + at, means + r, scales + r);
     }
 }
 
@@ -57,28 +55,26 @@ void norm(const Sizes &s, const X *residual, const Y *delta, X *x, const float *
 template <class X, class Y>
 void norm_backward_row(const Sizes &s, const X *x, const float *weight, float m, float scale, const Y *dy,
                        const X *dresidual, X *dx, Y *ddelta, float *dweight, float *dbias) {
-    float along = 0, mean = 0;
-#pragma omp simd reduction(+ : along, mean)
-    for (int64_t i = 0; i < s.width; i++) {
-        const float g = load(dy[i]) * weight[i];
-        along += g * (load(x[i]) - m);
-        mean += g;
-    }
-    along *= scale * scale / float(s.width);
-    mean = s.centred ? mean / float(s.width) : 0.0f;
-#pragma omp simd
-    for (int64_t i = 0; i < s.width; i++) {
-        const float d = load(dy[i]), away = load(x[i]) - m;
-        const float carried = dresidual ? load(dresidual[i]) : 0.0f;
-        store(dx[i], carried + scale * (d * weight[i] - mean - away * along));
-        dweight[i] += d * away * scale;
-    }
-    if (dbias)
-#pragma omp simd
-        for (int64_t i = 0; i < s.width; i++) dbias[i] += load(dy[i]);
-    if (ddelta)
-#pragma omp simd
-        for (int64_t i = 0; i < s.width; i++) store(ddelta[i], load(dx[i]));
+    const auto along_x = [&](int64_t i, auto kind) {
+        using N = decltype(kind);
+        return get<N>(dy + i) * get<N>(weight + i) * (get<N>(x + i) - m);
+    };
+    const auto gradient = [&](int64_t i, auto kind) {
+        using N = decltype(kind);
+        return get<N>(dy + i) * get<N>(weight + i);
+    };
+    const float along = sum_each(s.width, along_x) * scale * scale / float(s.width);
+    const float mean = s.centred ? sum_each(s.width, gradient) / float(s.width) : 0.0f;
+    for_each(s.width, [&](int64_t i, auto kind) {
+        using N = decltype(kind);
+        const N d = get<N>(dy + i), away = get<N>(x + i) - m;
+        const N own = scale * (d * get<N>(weight + i) - mean - away * along);
+        const N all = dresidual ? own + get<N>(dresidual + i) : own;
+        put(dx + i, all);
+        if (ddelta) put(ddelta + i, all);
+        put(dweight + i, get<N>(dweight + i) + d * away * scale);
+        if (dbias) put(dbias + i, get<N>(dbias + i) + d);
+    });
 }
 
 template <class X, class Y>
