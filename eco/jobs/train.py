@@ -31,6 +31,7 @@ from eco.observe.progress import Progress
 from eco.observe.run import RunDirectory, RunPaths
 from eco.observe.speed import Speed
 from eco.observe.trackers import open_trackers
+from eco.optim.contract import load_state
 from eco.plugins import find
 from eco.recipe import Recipe
 from eco.training.callbacks import Callback, Evaluation, Row, Saving
@@ -239,7 +240,7 @@ class _Job:
         if loaded is None:
             return False
         self.model.load_state_dict(loaded.parts["model"])
-        self.optimizer.load_state_dict(loaded.parts["optimizer"])
+        load_state(self.optimizer, loaded.parts["optimizer"])
         self.trainer.load_state_dict(loaded.parts["trainer"])
         return True
 

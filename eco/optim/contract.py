@@ -9,6 +9,7 @@ through `state_dict` and `load_state_dict`; the next step is then bit-identical 
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from eco.config import Config, setting
@@ -39,3 +40,11 @@ def decay_groups(parameters: Iterable[nn.Parameter], config: OptimizerConfig, **
         for members, decay in ((matrices, config.weight_decay), (vectors, 0.0))
         if members
     ]
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """What the optimizer remembers of each parameter, from a checkpoint; its settings stay those of the recipe."""
+    settings = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
