@@ -40,7 +40,7 @@ from eco.training.distributed import World
 from eco.training.ema import WeightAverage
 from eco.training.precision import Precision, resolve_device
 from eco.training.recording import Recording
-from eco.training.trainer import Trainer
+from eco.training.trainer import STOPPED_ELSEWHERE, Trainer
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ class _Job:
         except BaseException as error:
             self._crashed(error)
             raise
-        stopped = reason in signal.Signals.__members__
+        stopped = reason in (*signal.Signals.__members__, STOPPED_ELSEWHERE)
         if self.recording:
             self.recording.finish("stopped" if stopped else "finished", self.trainer.step)
         if stopped or not self.world.is_main:

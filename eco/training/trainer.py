@@ -28,6 +28,9 @@ from eco.training.signals import GracefulStop
 NONFINITE_IN_A_ROW = 3
 """So many steps without a finite loss in a row go back to the last good checkpoint."""
 
+STOPPED_ELSEWHERE = "another process stopped"
+"""Why a process ends that was not itself asked to: under torchrun a signal may reach one of them first."""
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss stays NaN or infinite, also after going back to the last good checkpoint."""
@@ -128,9 +131,8 @@ class Trainer:
         return None
 
     def _asked_to_stop(self, signals: GracefulStop) -> str | None:
-        if self.world.agree(signals.asked is not None):
-            return signals.asked or "signal"
-        return self._stop_reason
+        reason = signals.asked or self._stop_reason
+        return (reason or STOPPED_ELSEWHERE) if self.world.agree(reason is not None) else None
 
     def _guarded_step(self) -> Row | None:
         """One step, with the answers to a lack of memory and to a loss that is not finite; None: went back."""
@@ -239,7 +241,8 @@ class Trainer:
         return {
             "step": self.step, "position": self.position, "tokens": self.tokens, "seconds": self.seconds,
             "skipped_steps": self.skipped_steps, "nonfinite_in_a_row": self._nonfinite_in_a_row,
-            "rolled_back_from": self._rolled_back_from, "micro_batch": self.micro_batch,
+            "rolled_back_from": self._rolled_back_from,
+            "batch_size": self.config.batch_size, "micro_batch": self.micro_batch,
             "scaler": self.precision.scaler.state_dict(), "ledger": self.ledger.state_dict(),
             "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
         }  # fmt: skip
@@ -248,7 +251,8 @@ class Trainer:
         self.step, self.position, self.tokens = state["step"], state["position"], state["tokens"]
         self.seconds, self.skipped_steps = state["seconds"], state["skipped_steps"]
         self._nonfinite_in_a_row, self._rolled_back_from = state["nonfinite_in_a_row"], state["rolled_back_from"]
-        self.micro_batch = state["micro_batch"]
+        if state["batch_size"] == self.config.batch_size:  # else the new size has yet to show whether it fits
+            self.micro_batch = state["micro_batch"]
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
         for callback in self.callbacks:

@@ -5,7 +5,8 @@ import torch
 from toy import Toy, samples, source, trainer
 
 from eco.training.callbacks import Callback
-from eco.training.trainer import NonFiniteLoss
+from eco.training.distributed import World
+from eco.training.trainer import STOPPED_ELSEWHERE, NonFiniteLoss
 
 
 class Rows(Callback):
@@ -174,3 +175,23 @@ def test_state_round_trip_continues_bit_exactly():
     second.load_state_dict(half.state_dict())
     second.fit()
     assert torch.equal(weights(whole), weights(second.model))
+
+
+def test_a_micro_batch_that_had_to_shrink_is_remembered_until_the_batch_size_changes():
+    first = trainer(Toy(largest_batch=2))
+    first.fit()
+    same, smaller = trainer(Toy()), trainer(Toy(), batch_size=4, accumulation=2)
+    same.load_state_dict(first.state_dict())
+    smaller.load_state_dict(first.state_dict())
+    assert (first.micro_batch, same.micro_batch, smaller.micro_batch) == (2, 2, 4)
+
+
+def test_one_process_stops_them_all():
+    class Two(World):
+        """This process and another one, in which a callback asked to stop after the third step."""
+
+        def agree(self, flag):
+            return flag or run.step == 3
+
+    run = trainer(Toy(), steps=9, world=Two())
+    assert (run.fit(), run.step) == (STOPPED_ELSEWHERE, 3)
