@@ -1,8 +1,8 @@
 """`eco demo [--KEY VALUE ...]`: the recipe `demo`, told from start to finish."""
 
 from eco import recipe as recipes
-from eco.commands.arguments import print_json, recipe_and_flags, take
-from eco.commands.results import show_result
+from eco.commands.arguments import recipe_and_flags, take
+from eco.commands.results import report
 from eco.jobs.train import train_recipe
 
 USAGE = """usage: eco demo [--KEY VALUE ...] [--json]
@@ -18,5 +18,5 @@ def run(words: list[str]) -> int:
     as_json = take(words, "--json")
     _, flags = recipe_and_flags(["demo", *words])
     result = train_recipe(recipes.load("demo", flags), "demo", quiet=as_json)
-    print_json(result.summary()) if as_json else show_result(result)
+    report(result, as_json)
     return 0

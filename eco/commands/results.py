@@ -4,7 +4,14 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from eco.commands.arguments import print_json
 from eco.jobs.train import Result
+
+
+def report(result: Result, as_json: bool) -> None:
+    """Prints the result, for scripts or for people; of several processes only the first does."""
+    if result.is_main:
+        print_json(result.summary()) if as_json else show_result(result)
 
 
 def show_result(result: Result) -> None:

@@ -1,8 +1,8 @@
 """`eco resume RUN [--KEY VALUE ...]`."""
 
 from eco import recipe as recipes
-from eco.commands.arguments import print_json, recipe_and_flags, take
-from eco.commands.results import show_result
+from eco.commands.arguments import recipe_and_flags, take
+from eco.commands.results import report
 from eco.jobs.train import train_recipe
 from eco.observe.run import existing_run
 
@@ -21,5 +21,5 @@ def run(words: list[str]) -> int:
     here = existing_run(path)
     recipe = recipes.load(str(here.recipe), flags).model_copy(update={"output_dir": str(here.path), "resume": True})
     result = train_recipe(recipe, here.path.name, quiet=as_json)
-    print_json(result.summary()) if as_json else show_result(result)
+    report(result, as_json)
     return 0

@@ -3,8 +3,8 @@
 from rich.console import Console
 
 from eco import recipe as recipes
-from eco.commands.arguments import print_json, recipe_and_flags, take
-from eco.commands.results import show_result
+from eco.commands.arguments import recipe_and_flags, take
+from eco.commands.results import report
 from eco.config import flat_name
 from eco.jobs.train import train_recipe
 
@@ -26,7 +26,7 @@ def run(words: list[str]) -> int:
     name, flags = recipe_and_flags(words)
     recipe = recipes.load(name, flags)
     result = train_recipe(recipe, name, dry_run=dry_run, quiet=as_json)
-    print_json(result.summary()) if as_json else show_result(result)
+    report(result, as_json)
     return 0
 
 

@@ -62,6 +62,8 @@ class Result:
     parameters: Mapping[str, int]
     samples: list[str] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
+    is_main: bool = True
+    """False in the processes of torchrun that write no files; the first one speaks for all."""
 
     def summary(self) -> dict[str, Any]:
         """The same as plain data for JSON."""
@@ -95,11 +97,12 @@ def train_recipe(recipe: Recipe, name: str, *, dry_run: bool = False, quiet: boo
     """
     started = time.perf_counter()
     machine.prepare()
-    world = World()
+    world = World(resolve_device(recipe.train.device))
     output = Path(recipe.output_dir) if recipe.output_dir else default_output(name)
     opened: AbstractContextManager[RunPaths] = RunDirectory(output) if world.is_main else nullcontext(RunPaths(output))
     try:
-        with opened as run, Progress(recipe.train.steps, not (quiet or recipe.log.quiet or dry_run)) as progress:
+        shown = world.is_main and not (quiet or recipe.log.quiet or dry_run)
+        with opened as run, Progress(recipe.train.steps, shown) as progress:
             progress.note(f"run directory: {run.path}")
             return _Job(recipe, run, world, progress, started, dry_run).run_to_the_end()
     finally:
@@ -305,6 +308,7 @@ class _Job:
             parameters=self.model.parameter_table(),
             samples=samples or [],
             plots=plots or [],
+            is_main=self.world.is_main,
         )
 
 

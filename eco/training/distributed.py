@@ -14,15 +14,19 @@ from torch import Tensor
 
 
 class World:
-    """This process's rank among all. Without torchrun's environment variables: rank 0 of 1."""
+    """This process's rank among all. Without torchrun's environment variables: rank 0 of 1.
 
-    def __init__(self) -> None:
+    device: where the tensors lie that the processes average; each takes the GPU of its local rank.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._device = torch.device(device)
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         if self.size > 1 and not dist.is_initialized():
-            if torch.cuda.is_available():
+            if self._device.type == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            dist.init_process_group("nccl" if self._device.type == "cuda" else "gloo")
 
     @property
     def is_main(self) -> bool:
@@ -46,8 +50,7 @@ class World:
         """True in every process if it is true in one: a stop or a skipped step must be everybody's."""
         if self.size == 1:
             return flag
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        vote = torch.tensor([float(flag)], device=device)
+        vote = torch.tensor([float(flag)], device=self._device)
         dist.all_reduce(vote, op=dist.ReduceOp.MAX)
         return bool(vote.item())
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eco.training.distributed import World
+
 
 def train(tiny, tmp_path, name, *words):
     run = tmp_path / name
@@ -15,6 +17,7 @@ def train(tiny, tmp_path, name, *words):
     done = subprocess.run([*command, "--steps", "6"], capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert done.stdout.count("run directory") == 2, "one process speaks: at the start and at the end"
     return rows, load_file(run / "checkpoints" / "step_00000006" / "model.safetensors")
 
 
@@ -30,3 +33,15 @@ def test_two_processes_equal_one_with_twice_the_accumulation(tiny, tmp_path):
     assert [row["loss"] for row in two[1:]] == pytest.approx([row["loss"] for row in one[1:]], rel=1e-5)
     for name, weight in weights.items():
         torch.testing.assert_close(shared[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_the_device_decides_how_processes_talk(monkeypatch):
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.set_device", lambda index: asked.append(index))
+    monkeypatch.setattr("torch.distributed.init_process_group", asked.append)
+    World("cpu")
+    World("cuda")
+    assert asked == ["gloo", 1, "nccl"], "a machine with a GPU still trains on its CPUs when asked to"
