@@ -123,7 +123,7 @@ class _Job:
         self.device = resolve_device(recipe.train.device)
         self.precision = Precision(recipe.train.precision, self.device)
         self.phases = Phases(self.device)
-        self.speed = Speed(self.phases, started)
+        self.speed = Speed(self.phases, started, recipe.log.ema)
         self.checkpoints = Checkpoints(
             Path(recipe.checkpoint.directory or run.checkpoints), keep=recipe.checkpoint.keep
         )
