@@ -17,7 +17,7 @@ _HOMES = {
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["__version__", "evaluate", "load", "resume", "train"]  # noqa: F822 (found by __getattr__)
+__all__ = ["__version__", "evaluate", "load", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from eco.training.config import TrainConfig
@@ -16,7 +18,7 @@ def test_warmup_is_linear_and_ends_at_one():
 
 def test_cosine_falls_monotonically_to_the_final_share():
     after = factors(schedule="cosine")[10:]
-    assert all(a > b for a, b in zip(after, after[1:], strict=False))
+    assert all(a > b for a, b in pairwise(after))
     assert after[-1] == pytest.approx(0.1)
     assert after[44] == pytest.approx(0.55, abs=1e-9)  # halfway down at half of the decay
 
