@@ -92,7 +92,11 @@ def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
         branch = tree
         *parents, leaf = key.split(".")
         for part in parents:
-            branch = branch.setdefault(part, {})
+            if branch.get(part) is None:  # absent, or a section without keys, which YAML reads as null
+                branch[part] = {}
+            branch = branch[part]
+            if not isinstance(branch, dict):
+                raise ValueError(f"recipe {name}: {part} must be a section of keys, not {branch!r}")
         branch[leaf] = value
     return _validate(shape, tree, f"recipe {name}")
 
@@ -130,6 +134,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = base.get(key)
+        if value is None and isinstance(old, dict):  # a section without keys
+            continue
         if not (isinstance(value, dict) and isinstance(old, dict)):
             merged[key] = value
             continue

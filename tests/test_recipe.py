@@ -30,6 +30,15 @@ def test_the_last_flag_wins_and_recipes_win_over_what_they_extend(tmp_path):
     assert recipe.model == load().model
 
 
+def test_a_section_without_keys_changes_nothing(tmp_path):
+    for text in ("extends: demo\ntrain:\n", "extends: demo\ntrain:\nlog:\n"):
+        child = write(tmp_path, text)
+        assert load(name=child).model_dump() == load().model_dump()
+        assert load("--steps", "5", "--quiet", name=child).train.steps == 5
+    with pytest.raises(ValueError, match="train must be a section of keys, not 5"):
+        load("--steps", "5", name=write(tmp_path, "extends: demo\ntrain: 5\n"))
+
+
 def test_lists_dictionaries_and_none_are_understood():
     recipe = load("--prompts", "a", "b", "--train.loss_weights.lm", "0.5", "--max-tokens", "none")
     assert recipe.prompts == ("a", "b")
