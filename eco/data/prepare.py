@@ -28,9 +28,8 @@ def _several(value: Any) -> Any:
 
 def _absolute(locations: tuple[str, ...]) -> tuple[str, ...]:
     """Files and globs from the root, so that the run finds them again from another working directory."""
-    sources = [source_of(location)[0] for location in locations]
-    whole = zip(sources, locations, strict=True)
-    return tuple(absolute(location) if source == "files" else location for source, location in whole)
+    named = [(source_of(location), location) for location in locations]
+    return tuple(absolute(rest) if source == "files" else location for (source, rest), location in named)
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(_absolute)]

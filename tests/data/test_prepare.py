@@ -41,6 +41,13 @@ def test_one_corpus(folder: Path) -> None:
     assert "self.value" in prepared.tokenizer.decode(batch["tokens"].flatten().tolist())
 
 
+def test_a_source_may_be_named_in_front_of_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    named, bare = DataConfig(paths=("files:code",)), DataConfig(paths=("code",))
+    assert named.paths == bare.paths == (str(folder / "code"),)
+    assert DataConfig(paths=("stdlib:",)).paths == ("stdlib:",)
+
+
 def test_again_is_equal_and_builds_nothing(folder: Path) -> None:
     data = DataConfig(paths=(str(folder / "code"),))
     first, said = prepare(data, SMALL, folder / "cache"), []  # type: ignore[var-annotated]
