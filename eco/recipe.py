@@ -50,6 +50,14 @@ class Recipe(Config):
     )
 
 
+SECTIONS = {
+    name
+    for name, info in Recipe.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+}
+"""The fields of a recipe that hold settings of their own."""
+
+
 def names() -> list[str]:
     """The recipes that ship with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -92,9 +100,7 @@ def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
         branch = tree
         *parents, leaf = key.split(".")
         for part in parents:
-            if branch.get(part) is None:  # absent, or a section without keys, which YAML reads as null
-                branch[part] = {}
-            branch = branch[part]
+            branch = branch.setdefault(part, {})
             if not isinstance(branch, dict):
                 raise ValueError(f"recipe {name}: {part} must be a section of keys, not {branch!r}")
         branch[leaf] = value
@@ -125,6 +131,9 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"cannot read the recipe {path}: {error}") from error
     if not isinstance(tree, dict):
         raise ValueError(f"recipe {path} must be a YAML mapping of sections, not {type(tree).__name__}")
+    empty = [key for key, value in tree.items() if value is None and key in SECTIONS]
+    for key in empty:  # YAML reads a section without keys as null
+        del tree[key]
     base = tree.pop("extends", None)
     return _merge(_read(find(str(base)), (*seen, path)), tree) if base else tree
 
@@ -134,8 +143,6 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = base.get(key)
-        if value is None and isinstance(old, dict):  # a section without keys
-            continue
         if not (isinstance(value, dict) and isinstance(old, dict)):
             merged[key] = value
             continue
