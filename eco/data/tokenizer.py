@@ -29,6 +29,9 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|bos|>", "<|eos|>", "<|code|>", 
 
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<|eos|>")
 
+_PROBE = "a" + "".join(map(chr, range(0x800))) + "e\u0301 \u2028\u65e5\U0001f469\u200d\U0001f4bb  x \r\n\t"
+"""What a tokenizer that is not lossless changes: all short UTF-8 sequences, a decomposed accent, blanks at the ends."""
+
 Ids = npt.NDArray[np.uint32]
 
 
@@ -48,7 +51,7 @@ class Tokenizer:
         """From the content of a `tokenizer.json`; see `load`.
 
         Raises:
-            ValueError: not such a file, not byte-level BPE (so not lossless), or without a known end-of-text token.
+            ValueError: not such a file, not byte-level BPE or not lossless, or without a known end-of-text token.
         """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(content)
@@ -65,6 +68,11 @@ class Tokenizer:
         pad = self._tokenizer.token_to_id("<|pad|>")
         self.eos: int = ends[0]
         self.pad: int = self.eos if pad is None else pad
+        if self.decode(self.encode(_PROBE)) != _PROBE:
+            raise ValueError(
+                "the tokenizer changes texts: by a normalizer, a prefixed space, or a vocabulary that lacks some "
+                "bytes; only one that reproduces every text exactly can be used"
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":

@@ -134,6 +134,19 @@ def test_what_is_not_byte_level_is_refused(tokenizer: Tokenizer) -> None:
         Tokenizer(json.dumps(content))
 
 
+def test_what_changes_texts_is_refused(tokenizer: Tokenizer) -> None:
+    content = json.loads(tokenizer.content)
+    prefix = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    changed = [{"normalizer": {"type": "NFC"}}, {"normalizer": {"type": "Lowercase"}}, {"pre_tokenizer": prefix}]
+    for change in changed:
+        with pytest.raises(ValueError, match="changes texts"):
+            Tokenizer(json.dumps(content | change))
+    content["model"]["vocab"] = dict.fromkeys([*SPECIAL_TOKENS, *BYTE_TO_CHARACTER[1:]])
+    content["model"] |= {"merges": [], "vocab": {token: i for i, token in enumerate(content["model"]["vocab"])}}
+    with pytest.raises(ValueError, match="lacks some bytes"):
+        Tokenizer(json.dumps(content))
+
+
 # Trained files never look like these; given ones may. "abc" ends as [a, bc] in the first, where `tiktoken` would go on.
 FOREIGN = {
     "halves not reached": [("b", "c"), ("a", "b"), ("ab", "c")],
