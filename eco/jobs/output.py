@@ -1,9 +1,10 @@
-"""Where a run writes: the default run directory, and how an earlier run steps aside."""
+"""Where a run writes: the default run directory, whose checkpoints are there, how an earlier run steps aside."""
 
 import shutil
 from pathlib import Path
 
 from eco.observe.run import RunPaths
+from eco.training.checkpoint import Checkpoints
 
 
 def default_output(name: str) -> Path:
@@ -15,6 +16,19 @@ def default_output(name: str) -> Path:
     if not (source / "status.json").exists():
         return Path("runs", path.stem).absolute()
     return _first_free(source, "-")
+
+
+def check_owner(run: RunPaths, checkpoints: Checkpoints) -> None:
+    """Refuses checkpoints outside of the run directory that some other run wrote.
+
+    Raises:
+        ValueError: there are checkpoints, and no run of theirs in the directory.
+    """
+    if checkpoints.entries() and not run.recipe.is_file():
+        raise ValueError(
+            f"{checkpoints.directory} holds checkpoints of another run than {run.path}, which is new; choose another "
+            "--checkpoint-dir for it, or go on with the run that they belong to"
+        )
 
 
 def set_aside(run: RunPaths, checkpoints: Path) -> Path | None:

@@ -19,7 +19,7 @@ from eco.data.tokenizer import TokenizerConfig
 from eco.evaluation.held_out import held_out_loss, spread
 from eco.files import write_json
 from eco.inference.engine import Engine
-from eco.jobs.output import default_output, set_aside
+from eco.jobs.output import check_owner, default_output, set_aside
 from eco.jobs.parts import fit_of, language_model
 from eco.models.contract import Batch, LanguageModel
 from eco.observe.crash import write_crash_report
@@ -127,6 +127,8 @@ class _Job:
         self.checkpoints = Checkpoints(
             Path(recipe.checkpoint.directory or run.checkpoints), keep=recipe.checkpoint.keep
         )
+        if world.is_main:
+            check_owner(run, self.checkpoints)
         if not (recipe.resume or dry_run) and world.is_main:
             moved = set_aside(run, self.checkpoints.directory)
             self._say(f"the earlier run was moved to {moved}" if moved else "no earlier run is here")

@@ -79,6 +79,16 @@ def test_no_resume_sets_the_earlier_run_aside(tiny, tmp_path):
     assert (run / "previous" / "1" / "checkpoints" / "step_00000012").is_dir()
 
 
+def test_checkpoints_of_another_run_are_refused_and_stay(tiny, tmp_path):
+    settings = {"train.steps": 4, "checkpoint.directory": str(tmp_path / "saved")}
+    package.train(tiny, settings | {"output_dir": str(tmp_path / "run")})
+    for again in (tiny, str(tmp_path / "run" / "recipe.yaml")):
+        for resume in (True, False):
+            with pytest.raises(ValueError, match="checkpoints of another run"):
+                package.train(again, settings | {"output_dir": str(tmp_path / "other"), "resume": resume})
+    assert package.resume(tmp_path / "run", {"train.steps": 5}).step == 5
+
+
 def test_a_directory_in_use_is_refused(eco, tiny, tmp_path):
     process = eco.start("train", tiny, "--output-dir", "run", *LONG)
     wait_for_step(tmp_path / "run", 1, process)
