@@ -30,6 +30,8 @@ class WeightAverage(Callback):
 
     @torch.no_grad()
     def step(self, trainer: Trainer, row: Row) -> None:
+        if row["skipped"]:  # no step, nothing to average
+            return
         decay = min(self.decay, (1 + trainer.step) / (10 + trainer.step))
         torch._foreach_lerp_(self._average, self._weights, 1 - decay)
         weight, average = self._weights[self._probe], self._average[self._probe]

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from toy import Toy, trainer
+from toy import Toy, source, trainer
 
 from eco.training.callbacks import Evaluation, Saving
 from eco.training.config import CheckpointConfig
@@ -62,6 +62,18 @@ def test_the_average_follows_the_formula_and_is_swapped_in_and_out():
     row = run.ledger.row()
     assert row["feature_ema_effective_calls"] == 1
     assert row["feature_ema_evidence"] > 0
+
+
+def test_a_skipped_step_leaves_the_average_as_it_is():
+    averages = []
+    for poison in (range(0), range(4, 5)):
+        model = Toy()
+        average = WeightAverage(model, decay=0.9)
+        run = trainer(model, source(8, poison), steps=4 + len(poison), callbacks=[average])
+        run.fit()
+        averages.append([tensor.clone() for tensor in average.state_dict()["average"].values()])
+        assert run.ledger.row()["feature_ema_effective_calls"] == 4
+    assert all(torch.equal(a, b) for a, b in zip(*averages, strict=True))
 
 
 def test_averaging_does_not_change_training():
