@@ -143,7 +143,7 @@ class _Job:
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed})
         self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0, "integrity_ok": 1}
-        self.recording = self._open_recording() if world.is_main else None
+        self.recording = self._open_recording() if world.is_main and not dry_run else None
         self.trainer = self._build_trainer()
 
     def run_to_the_end(self) -> Result:
@@ -173,16 +173,11 @@ class _Job:
         log.info(text)
 
     def _prepare_data(self) -> Prepared:
-        """The corpus as token stores; the first process builds what the others then find ready."""
-        if not self.world.is_main:
-            self.world.wait()
+        """The corpus as token stores. One of several processes builds; the others wait for its files, however long."""
         tokenizer = self.recipe.tokenizer
         if self.checkpoints.entries() and not tokenizer.path:  # a resumed run keeps its own, whatever the corpus is now
             tokenizer = TokenizerConfig(path=str(self.run.tokenizer))
-        data = prepare(self.recipe.data, tokenizer, say=self._say)
-        if self.world.is_main:
-            self.world.wait()
-        return data
+        return prepare(self.recipe.data, tokenizer, say=self._say)
 
     def _open_recording(self) -> Recording:
         assert isinstance(self.run, RunDirectory), "the main process holds the lock"

@@ -109,6 +109,7 @@ def test_every_recipe_dry_runs(name, corpus, tmp_path):
     from eco.flags import from_mapping
 
     settings = {
+        "log.trackers": ["tensorboard"],
         "data.paths": [str(corpus)],
         "output_dir": str(tmp_path),
         "train.batch_size": 1,
@@ -116,6 +117,7 @@ def test_every_recipe_dry_runs(name, corpus, tmp_path):
     }
     result = job.train_recipe(recipes.load(name, from_mapping(settings)), name, dry_run=True, quiet=True)
     assert result.step == 0
+    assert not (tmp_path / "logs" / "tensorboard").exists(), "nothing is tracked"
     assert sum(result.parameters.values()) > 0
 
 
