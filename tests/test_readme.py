@@ -4,7 +4,11 @@ import re
 import shlex
 from pathlib import Path
 
+import torch
+
+from eco import recipe as recipes
 from eco.cli import COMMANDS
+from eco.plugins import find
 
 PAGE = (Path(__file__).parent.parent / "README.md").read_text()
 SMALL = ["--steps", "6", "--d-model", "32", "--n-layers", "1", "--n-heads", "2", "--seq-len", "32", "--batch-size", "2"]
@@ -34,6 +38,23 @@ def test_every_command_runs(eco, corpus, tmp_path):
             words = [*words, "--steps", "8"]
         done = eco(*words)
         assert done.returncode == 0, (words, done.stderr)
+
+
+def test_the_parameter_counts_are_those_of_the_models():
+    shown = {}
+    for cells in re.findall(r"^\| (`.*?) \| (.*?) M \|", PAGE, re.MULTILINE):
+        first, *suffixes = (name.strip("` ") for name in cells[0].split(","))
+        shown |= zip(
+            [first, *(first.removesuffix("-tiny") + suffix for suffix in suffixes)], cells[1].split(" M, "), strict=True
+        )
+    counted = {}
+    for name in recipes.names():
+        recipe = recipes.load(name)
+        with torch.device("meta"):
+            config = recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
+            model = find("models", config.family).build(config)
+        counted[name] = f"{sum(model.parameter_table().values()) / 1e6:.1f}"
+    assert shown == counted
 
 
 def test_the_python_block_runs(corpus, tmp_path, monkeypatch, capsys):
