@@ -1,5 +1,6 @@
 """The live display of a run: a bar on a terminal, plain lines elsewhere, nothing when it is switched off."""
 
+import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -30,8 +31,11 @@ class Progress:
         self._first: tuple[int, float] | None = None
         self._last_line = -_LINE_EVERY_S
 
-    def update(self, row: Mapping[str, Any]) -> None:
-        """Shows a row of metrics. Of `val_bits_per_byte`, which few rows have, the newest value stays."""
+    def update(self, row: Mapping[str, Any], most_left: float = math.inf) -> None:
+        """Shows a row of metrics. Of `val_bits_per_byte`, which few rows have, the newest value stays.
+
+        most_left: seconds after which the run ends even if steps are left.
+        """
         if not self._enabled:
             return
         if row.get("val_bits_per_byte") is not None:
@@ -40,10 +44,10 @@ class Progress:
         if self._first is None:
             self._first = (step, now)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, figures=self._figures(row, now))
+            self._bar.update(self._task, completed=step, figures=self._figures(row, now, most_left))
         elif now - self._last_line >= _LINE_EVERY_S or step >= self._total:
             self._last_line = now
-            self.note(f"step {step}/{self._total}  {self._figures(row, now)}")
+            self.note(f"step {step}/{self._total}  {self._figures(row, now, most_left)}")
 
     def note(self, text: str) -> None:
         """Prints a line above the bar, as it is: no markup."""
@@ -74,7 +78,7 @@ class Progress:
             expand=True,
         )
 
-    def _figures(self, row: Mapping[str, Any], now: float) -> str:
+    def _figures(self, row: Mapping[str, Any], now: float, most_left: float) -> str:
         """`loss 3.21  held-out 1.98 bits/byte  8,100 tokens/s  2:05 left`, each where it is known."""
         loss = row.get("loss_ema", row.get("loss"))
         rate = row.get("tokens_per_s_ema", row.get("tokens_per_s"))
@@ -89,7 +93,7 @@ class Progress:
         first_step, began = self._first
         if first_step < row["step"] < self._total:
             left = (now - began) / (row["step"] - first_step) * (self._total - row["step"])
-            parts.append(f"{_clock(left)} left")
+            parts.append(f"{_clock(max(0.0, min(left, most_left)))} left")
         return "  ".join(parts)
 
 

@@ -65,7 +65,7 @@ class Recording(Callback):
             if trainer.step % self._config.every == 0:
                 row.update(self._resources.row())
             self._write(trainer, row)
-            self._progress.update(self.last_row)
+            self._progress.update(self.last_row, trainer.seconds_left)
             if trainer.step % self._config.every == 0:
                 self._status.update(
                     step=trainer.step,

@@ -92,6 +92,11 @@ class Trainer:
         """Samples in one global batch, over all processes and micro-batches."""
         return self.config.batch_size * self.config.accumulation * self.world.size
 
+    @property
+    def seconds_left(self) -> float:
+        """Until the budget of minutes is used up; infinite without one."""
+        return 60 * self.config.minutes - self.seconds if self.config.minutes else math.inf
+
     def stop(self, reason: str) -> None:
         """Asks the loop to end after the step in hand."""
         self._stop_reason = self._stop_reason or reason
@@ -126,7 +131,7 @@ class Trainer:
             return "steps"
         if config.tokens and self.tokens >= config.tokens:
             return "tokens"
-        if config.minutes and self.world.agree(self.seconds >= 60 * config.minutes):
+        if config.minutes and self.world.agree(self.seconds_left <= 0):
             return "minutes"
         return None
 

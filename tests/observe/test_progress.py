@@ -47,6 +47,15 @@ def test_without_a_terminal_there_are_plain_lines_some_seconds_apart(clock):
     assert "\x1b" not in output.file.getvalue()
 
 
+def test_the_time_left_is_never_more_than_the_budget_of_minutes_leaves(clock):
+    output = console(terminal=False)
+    progress = Progress(1000, console=output)
+    for step in (1, 11, 21):
+        progress.update({"step": step, "loss": 2.0}, most_left=100 - step)
+        clock[0] += 10.0
+    assert [line.split("  ")[-1] for line in text_of(output).splitlines()[1:]] == ["1:29 left", "1:19 left"]
+
+
 def test_the_time_left_of_a_resumed_run_counts_only_its_own_steps(clock):
     output = console(terminal=False)
     progress = Progress(1000, console=output)

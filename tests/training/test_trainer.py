@@ -145,7 +145,9 @@ def test_budgets_of_tokens_and_minutes_end_the_run():
     run = trainer(Toy(), steps=100, tokens=5 * 8 * 4)
     assert (run.fit(), run.step) == ("tokens", 5)
     run = trainer(Toy(), steps=10_000_000, minutes=0.001)
+    assert run.seconds_left == pytest.approx(0.06)
     assert run.fit() == "minutes"
+    assert run.seconds_left <= 0
 
 
 def test_the_carry_reaches_the_next_step():
