@@ -213,7 +213,7 @@ class _Job:
             yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def _measure(self) -> Row:
-        windows = spread(self.held_out, self.recipe.train.batch_size, self.recipe.train.eval_windows)
+        windows = spread(self.held_out, self.trainer.micro_batch, self.recipe.train.eval_windows)
         lengths = torch.from_numpy(self.data.tokenizer.token_lengths)
         with self.average.applied() if self.average else nullcontext():
             return held_out_loss(self.model, windows, lengths, self.precision)

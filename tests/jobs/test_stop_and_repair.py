@@ -8,6 +8,7 @@ import pytest
 from test_resume import wait_for_step
 
 import eco as package
+from eco.evaluation.held_out import spread
 from eco.observe.metrics import read_metrics
 
 LONG = ["--steps", "100000", "--eval-interval", "0", "--save-interval", "0"]
@@ -113,3 +114,23 @@ def test_a_crash_leaves_a_report(tiny, tmp_path, monkeypatch):
     content = json.loads(report.read_text())
     assert (content["exception_type"], content["exception"]) == ("RuntimeError", "boom")
     assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "crashed"
+
+
+def test_evaluation_too_keeps_to_the_micro_batch_that_fits(tiny, tmp_path, monkeypatch):
+    from eco.jobs import train as job
+    from eco.training.trainer import Trainer
+
+    accumulate, sizes = Trainer._accumulate, []
+
+    def cramped(self, batch):
+        if self.micro_batch > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return accumulate(self, batch)
+
+    monkeypatch.setattr(Trainer, "_accumulate", cramped)
+    monkeypatch.setattr(
+        job, "spread", lambda parts, batch, windows: sizes.append(batch) or spread(parts, batch, windows)
+    )
+    result = package.train(tiny, {"output_dir": str(tmp_path / "run"), "train.steps": 2, "train.eval_every": 1})
+    assert result.last_row["micro_batch"] == 1
+    assert sizes == [4, 1, 1]
