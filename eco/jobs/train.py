@@ -237,6 +237,12 @@ class _Job:
         if self.world.is_main:
             self.world.wait()
         self.session["checkpoint_quarantine_count"] += self.checkpoints.quarantined
+        found_none, found_one = self.world.agree(loaded is None), self.world.agree(loaded is not None)
+        if found_none and found_one:
+            raise ValueError(
+                f"not every process finds the checkpoints in {self.checkpoints.directory}: several machines need an "
+                "--output-dir (and --checkpoint-dir) on a disk that they share"
+            )
         if loaded is None:
             return False
         self.model.load_state_dict(loaded.parts["model"])

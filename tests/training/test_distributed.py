@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import eco as package
 from eco.training.distributed import World
 
 
@@ -45,3 +46,11 @@ def test_the_device_decides_how_processes_talk(monkeypatch):
     World("cpu")
     World("cuda")
     assert asked == ["gloo", 1, "nccl"], "a machine with a GPU still trains on its CPUs when asked to"
+
+
+def test_processes_that_do_not_see_the_same_checkpoints_are_an_error(tiny, tmp_path, monkeypatch):
+    settings = {"output_dir": str(tmp_path / "run"), "train.steps": 2}
+    package.train(tiny, settings)
+    monkeypatch.setattr(World, "agree", lambda self, flag: True)  # some other process always votes the other way
+    with pytest.raises(ValueError, match="a disk that they share"):
+        package.train(tiny, settings)
