@@ -88,10 +88,10 @@ class Stream:
         return sum(map(len, self._parts))
 
     def check_batch(self, count: int) -> None:
-        """Refuses a step of `count` samples that holds some sample twice.
+        """Refuses a step of more samples than there are.
 
         Raises:
-            ValueError: the parts have fewer windows than that.
+            ValueError: the parts have fewer windows than `count`.
         """
         if len(self) < count:
             raise ValueError(
