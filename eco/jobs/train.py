@@ -141,7 +141,8 @@ class _Job:
         self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
         self.evaluation = Evaluation(self._measure, recipe.train.eval_every, recipe.train.patience)
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
-        self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed})
+        stores = [store.folder.name for store in self.data.stores]  # named by their content
+        self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed}, stores)
         self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0, "integrity_ok": 1}
         self.recording = self._open_recording() if world.is_main and not dry_run else None
         self.trainer = self._build_trainer()

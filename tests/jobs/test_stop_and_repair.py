@@ -1,6 +1,7 @@
 """Signals, damaged and foreign checkpoints, a directory in use: what a run survives, and what it refuses."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -134,3 +135,14 @@ def test_evaluation_too_keeps_to_the_micro_batch_that_fits(tiny, tmp_path, monke
     result = package.train(tiny, {"output_dir": str(tmp_path / "run"), "train.steps": 2, "train.eval_every": 1})
     assert result.last_row["micro_batch"] == 1
     assert sizes == [4, 1, 1]
+
+
+def test_text_that_changed_since_the_start_is_told(tiny, tmp_path, corpus):
+    texts, run = tmp_path / "texts", tmp_path / "run"
+    shutil.copytree(corpus, texts)
+    package.train(tiny, {"output_dir": str(run), "data.paths": [str(texts)], "train.steps": 2})
+    assert package.resume(run).step == 2
+    assert "the text is not" not in (run / "logs" / "eco.log").read_text()
+    (texts / "new.py").write_text("x = 1\n" * 500)
+    package.resume(run)
+    assert "the text is not the one that the run started with" in (run / "logs" / "eco.log").read_text()
