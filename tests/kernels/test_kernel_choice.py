@@ -41,6 +41,14 @@ def test_cpp_is_compiled_once_into_the_cache(tmp_path: Path, cpp: None) -> None:
     assert library.stat().st_mtime_ns == written
 
 
+def test_a_damaged_library_is_compiled_again(tmp_path: Path, cpp: None) -> None:
+    show(tmp_path)
+    (library,) = (tmp_path / "cache" / "kernels").iterdir()
+    library.write_bytes(b"garbage")
+    again = show(tmp_path)
+    assert "CausalAttention" in again.stdout and "no C++ kernels" not in again.stderr
+
+
 def test_without_a_working_compiler_there_is_one_warning(tmp_path: Path, cpp: None) -> None:
     broken = tmp_path / "c++"
     broken.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo no such flag >&2; exit 3; }\n')
@@ -79,6 +87,7 @@ def test_same_bits_from_run_to_run_and_for_any_number_of_threads(cpp: None) -> N
 
     threads = torch.get_num_threads()
     try:
+        torch.set_num_threads(3)
         first = gradients()
         torch.set_num_threads(1)
         assert all(torch.equal(a, b) for a, b in zip(first, gradients(), strict=True)) and len(first) == 2

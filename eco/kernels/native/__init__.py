@@ -28,12 +28,21 @@ def library() -> ctypes.CDLL | None:
     if wish == "torch":
         return None
     try:
-        return ctypes.CDLL(str(build()))
+        return _load()
     except (Unavailable, OSError) as error:
         if wish == "cpp":
             raise ValueError(f"ECO_KERNELS=cpp, but there are no C++ kernels: {error}") from error
         warnings.warn(f"no C++ kernels, training uses plain torch and is slower: {error}", stacklevel=2)
         return None
+
+
+def _load() -> ctypes.CDLL:
+    path = build()
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:  # a damaged file in the cache; left there, it would change the bits of every later run
+        path.unlink()
+        return ctypes.CDLL(str(build()))
 
 
 def usable(*tensors: Tensor | None) -> bool:
