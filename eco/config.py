@@ -9,7 +9,13 @@ from pydantic.fields import FieldInfo
 
 
 def absolute(path: str) -> str:
-    """The path from the root; `~` is the home folder. Globs stay globs."""
+    """The path from the root; `~` is the home folder. Globs stay globs.
+
+    Raises:
+        ValueError: the path is empty, as an unset shell variable leaves it; it would mean the working directory.
+    """
+    if not path:
+        raise ValueError("the path is empty; write . for the working directory")
     return os.path.abspath(os.path.expanduser(path))
 
 

@@ -118,3 +118,9 @@ def test_flat_names_are_unique_in_every_recipe():
         flats = [flat_name(info) for _, info, _ in recipes.settings(recipes.load(name))]
         used = [flat for flat in flats if flat]
         assert len(used) == len(set(used)), name
+
+
+@pytest.mark.parametrize("name", ["output_dir", "data.paths"])
+def test_an_empty_path_is_not_the_working_directory(name):
+    with pytest.raises(ValueError, match="path is empty"):
+        recipes.load("demo", parse([f"--{name}", ""]))
