@@ -53,7 +53,7 @@ def read(path: Path) -> list[Flag]:
         ValueError: the file cannot be read, or a line cannot be split; the message names file and line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the flags file {path}: {error}") from error
     flags: list[Flag] = []

@@ -37,3 +37,9 @@ def test_errors_name_file_and_line(tmp_path):
         read(file)
     with pytest.raises(ValueError, match="cannot read the flags file"):
         read(tmp_path / "absent.txt")
+
+
+def test_a_byte_order_mark_is_no_word(tmp_path):
+    file = tmp_path / "flags.txt"
+    file.write_bytes(b"\xef\xbb\xbf--steps 7\r\n")
+    assert [(f.name, f.value) for f in read(file)] == [("steps", ["7"])]
