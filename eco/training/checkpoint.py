@@ -105,7 +105,7 @@ class Checkpoints:
         for path in self.directory.glob(f"{_PREFIX}*"):
             number = path.name.removeprefix(_PREFIX)
             with suppress(FileNotFoundError):  # the training process may remove it at this very moment
-                if number.isdecimal():
+                if number.isdecimal() and path.is_dir():
                     size = sum(file.stat().st_size for file in path.iterdir())
                     found.append(Entry(int(number), path, size, path.name == best))
         return sorted(found, key=lambda entry: entry.step)

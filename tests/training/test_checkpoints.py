@@ -129,6 +129,12 @@ def test_damage_is_found_and_the_one_before_is_used(tmp_path: Path, name: str, h
     assert steps_of(checkpoints) == [1, 2, 3]
 
 
+def test_a_stray_file_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, 1)
+    (tmp_path / "step_00000002").touch()
+    assert steps_of(checkpoints) == [1]
+
+
 def test_nothing_sound_is_left(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1, 2)
     for entry in checkpoints.entries():
