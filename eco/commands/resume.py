@@ -13,9 +13,10 @@ those that the saved state depends on."""
 
 
 def run(words: list[str]) -> int:
-    if not words or take(words, "--help") or take(words, "-h"):
+    wants_help = take(words, "--help") or take(words, "-h")
+    if wants_help or not words:
         print(USAGE)
-        return 0 if words else 2
+        return 0 if wants_help else 2
     as_json = take(words, "--json")
     path, flags = recipe_and_flags(words)
     here = existing_run(path)
