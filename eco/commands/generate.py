@@ -32,7 +32,7 @@ def run(words: list[str]) -> int:
     arguments = read(Arguments, words, "generate")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     trained = load(arguments.run, arguments.checkpoint)
-    if arguments.json or arguments.samples > 1:
+    if arguments.json or arguments.samples != 1:
         completions = trained.engine.generate([prompt], arguments.sampling, samples=arguments.samples)[0]
         if arguments.json:
             texts = [{"text": c.text, "tokens": len(c.tokens), "finish": c.finish} for c in completions]
