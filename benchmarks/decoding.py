@@ -134,7 +134,11 @@ def _transformers() -> dict[str, Generate]:
     from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        vocab_size=VOCABULARY, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS,
+        vocab_size=VOCABULARY,
+        n_positions=CONTEXT,
+        n_embd=WIDTH,
+        n_layer=LAYERS,
+        n_head=HEADS,
         bos_token_id=None,
         eos_token_id=None,
     )

@@ -41,13 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def eco_train(words: Sequence[str] | None = None) -> int:
     """`eco_train @flags.txt [--more flags]`: `eco train` with flat flags; `--recipe NAME` chooses what they refine."""
-    words = list(sys.argv[1:] if words is None else words)
-    recipe = "demo"
-    if "--recipe" in words:
-        at = words.index("--recipe")
-        recipe = words[at + 1] if at + 1 < len(words) else ""
-        del words[at : at + 2]
-    return main(["train", recipe, *words])
+    return main(["train", "demo", *(sys.argv[1:] if words is None else words)])
 
 
 def _call(command: str, words: list[str], debug: bool) -> int:

@@ -1,6 +1,5 @@
 """What all tests share: a cache of their own, and a corpus and recipe small enough to train in a second."""
 
-import json
 import os
 import random
 import subprocess
@@ -8,20 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import TINY
 
 from eco.cli import main
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the cores
-
-TINY = """
-model: {family: decoder, width: 32, layers: 2, heads: 2, context: 32}
-tokenizer: {vocab_size: 320}
-optimizer: {name: muon, lr: 0.01}
-train: {steps: 12, batch_size: 4, warmup: 3, eval_every: 5, eval_windows: 4, precision: fp32}
-checkpoint: {every: 4, seconds: 0}
-sampling: {max_new_tokens: 8}
-prompts: ["def "]
-"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,8 +60,3 @@ def eco(tmp_path, monkeypatch, capfd):
 
     run.start = start
     return run
-
-
-def read_rows(run: Path) -> list[dict]:
-    """The rows of a run's metrics.jsonl, parsed strictly."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

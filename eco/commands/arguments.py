@@ -22,14 +22,20 @@ def read(kind: type[Arguments], words: Sequence[str], command: str) -> Arguments
 def recipe_and_flags(words: Sequence[str], default: str | None = None) -> tuple[str, list[Flag]]:
     """`demo @flags.txt --steps 60` -> the recipe's name and the flags, those of files before those typed.
 
+    The flag `--recipe NAME` names it too, so that a file of flags can.
+
     Raises:
         ValueError: no recipe is named and there is no default.
     """
     from_files, rest = split_files(words)
     name = rest.pop(0) if rest and not rest[0].startswith("--") else default
+    flags = from_files + parse(rest)
+    for flag in flags:
+        if flag.name == "recipe":
+            name = " ".join(flag.value or [])
     if not name:
         raise ValueError("which recipe? `eco recipes` lists those that ship; or give the path of a YAML file")
-    return name, from_files + parse(rest)
+    return name, [flag for flag in flags if flag.name != "recipe"]
 
 
 def take(words: list[str], switch: str) -> bool:

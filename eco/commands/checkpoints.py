@@ -8,6 +8,8 @@ from rich.table import Table
 
 from eco.commands.arguments import print_json, read
 from eco.jobs.load import open_checkpoints
+from eco.observe.run import existing_run
+from eco.observe.status import read_status
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ def run(words: list[str]) -> int:
     if arguments.json:
         print_json(rows)
     else:
+        status = read_status(existing_run(arguments.run).status)
+        print(f"{status['state']} at step {status['step']}")
         _print_table(rows)
     return 1 if any(row.get("problems") for row in rows) else 0
 

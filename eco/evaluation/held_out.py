@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from eco.data.stream import Windows
 from eco.models.contract import IGNORE, Batch, LanguageModel
@@ -29,8 +28,9 @@ def spread(parts: Sequence[Windows], batch: int, windows: int = 0) -> Iterator[B
 def held_out_loss(
     model: LanguageModel, batches: Iterable[Batch], token_lengths: Tensor, precision: Precision
 ) -> dict[str, float]:
-    """Scores every target of `batches` once, in evaluation mode; the model's mode comes back.
+    """Scores every target of `batches` once by the model's own loss `lm`, in evaluation mode; its mode comes back.
 
+    batches: on the CPU, none of them without a target.
     token_lengths: (V,) bytes of text that each token id stands for, so that the bytes counted are those scored.
 
     Returns `val_loss` (mean nats a token), `val_ppl`, `val_bits_per_byte`, and `val_tokens`, how many were scored.
@@ -43,13 +43,11 @@ def held_out_loss(
     nats, tokens, scored_bytes = 0.0, 0, 0
     for batch in batches:
         with precision.autocast():
-            logits = model(batch["tokens"].to(precision.device))
-        targets = batch["targets"].to(precision.device).flatten()
-        summed = functional.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=IGNORE, reduction="sum")
-        real = targets[targets != IGNORE]
-        nats += float(summed)
-        tokens += real.numel()
-        scored_bytes += int(token_lengths.to(precision.device)[real].sum())
+            output = model.training_step({name: tensor.to(precision.device) for name, tensor in batch.items()})
+        scored = batch["targets"][batch["targets"] != IGNORE]
+        nats += float(output.losses["lm"]) * scored.numel()  # the loss is the mean over them
+        tokens += scored.numel()
+        scored_bytes += int(token_lengths[scored].sum())
     model.train(was_training)
     if not tokens:
         raise ValueError("the held-out part has no token to score; give more documents or a larger data.held_out")

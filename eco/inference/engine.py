@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
+from eco import machine
 from eco.inference.completion import Completion
 from eco.inference.growth import grow
 from eco.inference.row import Row
@@ -18,7 +19,7 @@ _END = object()
 
 
 class Engine:
-    """Continues prompts with `model`. It computes in fp32 on the CPU and under bf16 autocast on a GPU.
+    """Continues prompts with `model`. It computes in fp32 on the CPU and under bf16 autocast on a GPU that has it.
 
     batch_tokens: most cache positions (rows x the longest row) of one batch; more rows are generated in several
         batches. A position costs 2 x layers x kv_heads x head size numbers.
@@ -116,7 +117,8 @@ class Engine:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        """No gradients, and the dtype of this device: bf16 decodes slower than fp32 on a CPU."""
+        """No gradients, and the dtype that decodes fastest on this device."""
         device = next(self.model.parameters()).device
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+        lower = machine.decoding_dtype(device.type).dtype == "bf16"
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=lower):
             yield

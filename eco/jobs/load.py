@@ -69,13 +69,14 @@ def open_checkpoints(run: str | Path) -> Checkpoints:
 
 
 def _choose(run: str | Path, name: str) -> Path:
-    entries = open_checkpoints(run).entries()
+    checkpoints = open_checkpoints(run)
+    entries = checkpoints.entries()
     if not entries:
         raise ValueError(f"{run} has no checkpoint yet; `eco resume {run}` trains on")
     if name == "last":
         return entries[-1].path
     if name == "best":
-        return next((entry.path for entry in entries if entry.best), entries[-1].path)
+        return (checkpoints.best() or entries[-1]).path
     for entry in entries:
         if str(entry.step) == name:
             return entry.path

@@ -136,7 +136,7 @@ class _Job:
         self.data = self._prepare_data()
         self.model: LanguageModel = language_model(recipe, self.data.tokenizer, self.device)
         self.stream = self.data.stream(self.model.config.context)
-        self.stream.check_batch(recipe.train.batch_size * recipe.train.accumulation * world.size)
+        self.stream.check_batch(recipe.train.samples_per_step)
         self.held_out = self.data.held_out(self.model.config.context)
         self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
         self.evaluation = Evaluation(self._measure, recipe.train.eval_every, recipe.train.patience)
@@ -144,6 +144,7 @@ class _Job:
         stores = [store.folder.name for store in self.data.stores]  # named by their content
         self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed}, stores)
         self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0, "integrity_ok": 1}
+        self.session["torch_compile_enabled"] = int(recipe.train.compile)
         self.recording = self._open_recording() if world.is_main and not dry_run else None
         self.trainer = self._build_trainer()
 
@@ -205,13 +206,12 @@ class _Job:
 
     def _batches(self, position: int) -> Iterator[Batch]:
         """This process's share of each global batch, from sample `position` on."""
-        train = self.recipe.train
-        share = train.batch_size * train.accumulation
+        whole = self.recipe.train.samples_per_step
+        share = self.world.share(whole)
         first = position + self.world.rank * share
-        workers = self.recipe.data.workers
-        for batch in prefetch(self.stream, first, share, stride=share * self.world.size, workers=workers):
+        for batch in prefetch(self.stream, first, share, stride=whole, workers=self.recipe.data.workers):
             self.speed.batch()
-            yield {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+            yield {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _measure(self) -> Row:
         windows = spread(self.held_out, self.trainer.micro_batch, self.recipe.train.eval_windows)

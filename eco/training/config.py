@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from eco.config import Config, LocalPath, setting
 
@@ -13,11 +13,18 @@ class TrainConfig(Config):
     """The loop: budget, batch, precision, learning-rate schedule, evaluation."""
 
     steps: int = setting(1000, "Optimizer steps in all.", flat="steps", gt=0)
-    tokens: int | None = setting(None, "Stop after this many training tokens.", flat="max-tokens", gt=0)
+    tokens: int | None = setting(
+        None, "Stop after this many training tokens; the schedule still counts steps.", flat="max-tokens", gt=0
+    )
     minutes: float | None = setting(
         None, "Stop after this many minutes of training, resumed sessions included.", flat="max-minutes", gt=0
     )
-    batch_size: int = setting(8, "Sequences in one micro-batch.", flat="batch-size", gt=0)
+    batch_size: int = setting(
+        8,
+        "Sequences in one micro-batch; batch_size x accumulation make a step, shared by all processes.",
+        flat="batch-size",
+        gt=0,
+    )
     accumulation: int = setting(1, "Micro-batches added up before a step.", flat="grad-accum", gt=0)
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Where to train; auto takes CUDA if there is one.", flat="device"
@@ -55,6 +62,11 @@ class TrainConfig(Config):
     )
     loss_weights: dict[str, Weight] = setting({}, "Weight of each named loss; 1 where none is given.")
 
+    @property
+    def samples_per_step(self) -> int:
+        """Sequences in the global batch of one optimizer step."""
+        return self.batch_size * self.accumulation
+
 
 class CheckpointConfig(Config):
     """When and where the state is saved."""
@@ -69,19 +81,12 @@ class CheckpointConfig(Config):
     )
 
 
-def _known_tracker(names: tuple[str, ...]) -> tuple[str, ...]:
-    for name in names:
-        if name not in ("tensorboard", "trackio", "wandb"):
-            raise ValueError(f"no tracker {name!r}; there is: tensorboard, trackio, wandb")
-    return names
-
-
 class LogConfig(Config):
     """What is shown and recorded while training; every step is a row of metrics.jsonl in any case."""
 
     every: int = setting(10, "Steps between console lines and updates of status.json.", flat="log-interval", gt=0)
     ema: float = setting(0.9, "Smoothing of loss_ema and tokens_per_s_ema.", flat="metrics-ema-beta", ge=0, lt=1)
-    trackers: Annotated[tuple[str, ...], AfterValidator(_known_tracker)] = setting(
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = setting(
         (), "Also send the metrics to: tensorboard, trackio, wandb.", flat="trackers"
     )
     quiet: bool = setting(False, "No progress display.", flat="quiet")

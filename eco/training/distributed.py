@@ -33,6 +33,19 @@ class World:
         """True in the one process that writes files."""
         return self.rank == 0
 
+    def share(self, samples: int) -> int:
+        """How many of a global batch's samples are this process's.
+
+        Raises:
+            ValueError: the batch cannot be shared evenly.
+        """
+        if samples % self.size:
+            raise ValueError(
+                f"{self.size} processes cannot share a global batch of {samples} samples evenly; "
+                "change --batch-size or --grad-accum so that their product is a multiple of the processes"
+            )
+        return samples // self.size
+
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replaces each tensor by its mean over the processes, in one message."""
         if self.size == 1:

@@ -62,6 +62,7 @@ class Recording(Callback):
             if not row["skipped"]:
                 row["loss_ema"] = self._loss_ema.update(row["loss"])
             row.update(self._speed.row())
+            row["model_flops_per_s"] = trainer.model.flops_per_token() * row["core_tokens_per_s"]
             if trainer.step % self._config.every == 0:
                 row.update(self._resources.row())
             self._write(trainer, row)

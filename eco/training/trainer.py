@@ -74,7 +74,7 @@ class Trainer:
         self.seconds = 0.0
         self.skipped_steps = 0
         self.carry: Any = None
-        self.micro_batch = config.batch_size
+        self.micro_batch = min(config.batch_size, self.world.share(config.samples_per_step))
         self._source = source
         self._batches: Iterator[Batch] | None = None
         self._restore = restore
@@ -90,7 +90,7 @@ class Trainer:
     @property
     def samples_per_step(self) -> int:
         """Samples in one global batch, over all processes and micro-batches."""
-        return self.config.batch_size * self.config.accumulation * self.world.size
+        return self.config.samples_per_step
 
     @property
     def seconds_left(self) -> float:
@@ -197,18 +197,20 @@ class Trainer:
         samples = len(batch["tokens"])
         means: dict[str, Tensor] = {}
         metrics: dict[str, float | Tensor] = {}
+        carry = self.carry
         for first in range(0, samples, self.micro_batch):
             micro = {name: value[first : first + self.micro_batch] for name, value in batch.items()}
             share = len(micro["tokens"]) / samples
             with self.phases("forward"), self.precision.autocast():
-                output = self._training_step(micro, self.carry)
+                output = self._training_step(micro, carry)
                 weights = self.config.loss_weights
                 total = sum((weights.get(name, 1.0) * loss for name, loss in output.losses.items()), torch.zeros(()))
             with self.phases("backward"):
                 self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             for name, loss in {"total": total, **output.losses}.items():
                 means[name] = means.get(name, 0.0) + loss.detach() * share
-            self.carry, metrics = output.carry, output.metrics
+            carry, metrics = output.carry, output.metrics
+        self.carry = carry  # only now: a batch that ran out of memory is computed again from the old one
         self.world.average(p.grad for p in self._parameters if p.grad is not None)
         self.world.average(means.values())
         return means, metrics
@@ -242,11 +244,11 @@ class Trainer:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """All state of the loop beside model and optimizer; numbers only."""
+        """All state of the loop beside model and optimizer: numbers, and the tensors of carry and callbacks."""
         return {
             "step": self.step, "position": self.position, "tokens": self.tokens, "seconds": self.seconds,
             "skipped_steps": self.skipped_steps, "nonfinite_in_a_row": self._nonfinite_in_a_row,
-            "rolled_back_from": self._rolled_back_from,
+            "rolled_back_from": self._rolled_back_from, "carry": self.carry,
             "batch_size": self.config.batch_size, "micro_batch": self.micro_batch,
             "scaler": self.precision.scaler.state_dict(), "ledger": self.ledger.state_dict(),
             "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
@@ -256,6 +258,7 @@ class Trainer:
         self.step, self.position, self.tokens = state["step"], state["position"], state["tokens"]
         self.seconds, self.skipped_steps = state["seconds"], state["skipped_steps"]
         self._nonfinite_in_a_row, self._rolled_back_from = state["nonfinite_in_a_row"], state["rolled_back_from"]
+        self.carry = state["carry"]
         if state["batch_size"] == self.config.batch_size:  # else the new size has yet to show whether it fits
             self.micro_batch = state["micro_batch"]
         if state["scaler"]:

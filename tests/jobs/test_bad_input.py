@@ -26,7 +26,7 @@ def test_unknown_commands_and_recipes(eco):
         ({"train.batch_size": 10_000}, "smaller than a batch"),
         ({"tokenizer.path": "absent.json"}, "absent.json"),
         ({"data.paths": ["absent"]}, "absent"),
-        ({"log.trackers": ["excel"]}, "no tracker 'excel'"),
+        ({"log.trackers": ["excel"]}, "log.trackers.*'tensorboard'.*excel"),
         ({"train.device": "cuda"}, "cuda"),
     ],
 )

@@ -6,14 +6,14 @@ import sys
 import time
 
 import pytest
-from conftest import read_rows
+from small_run import read_rows
 
 from eco import recipe as recipes
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, corpus):
-    from conftest import TINY
+    from small_run import TINY
 
     import eco as package
 
@@ -64,7 +64,8 @@ def test_plot_and_checkpoints(eco, run):
     assert listed[-1]["step"] == 12
     assert all(entry["problems"] == [] for entry in listed)
     assert [entry["best"] for entry in listed].count(True) == 1
-    assert "sound" in eco("checkpoints", run, "--verify").stdout
+    shown = eco("checkpoints", run, "--verify").stdout
+    assert "sound" in shown and shown.startswith("finished at step 12")
 
 
 def test_recipes_and_doctor(eco):
@@ -90,12 +91,23 @@ def test_a_finished_run_says_so_and_can_be_prolonged(eco, run):
 
 def test_eco_train_takes_a_file_of_flat_flags(tmp_path, corpus):
     flags = tmp_path / "flags.txt"
+    shape = "--d-model 32\n--n-layers 1\n--n-heads 2\n--seq-len 32\n"
     flags.write_text(
-        f"# a small run\n--data.paths {corpus}\n\n--d-model 32\n--n-layers 1\n--n-heads 2\n--seq-len 32\n--steps 6\n"
+        f"# a small run\n--recipe absent  # the command line wins\n--data.paths {corpus}\n\n{shape}--steps 6\n"
         "--save-interval 3\n--log-interval 2\n--max-checkpoints 1\n--output-dir out\n--checkpoint-dir saved\n"
     )
     command = [sys.executable, "-c", "from eco.cli import eco_train; raise SystemExit(eco_train())"]
-    words = [f"@{flags}", "--steps", "5", "--no-resume", "--tokenizer.vocab_size", "300", "--eval-interval", "0"]
+    words = [
+        f"@{flags}",
+        "--recipe=demo",
+        "--steps",
+        "5",
+        "--no-resume",
+        "--tokenizer.vocab_size",
+        "300",
+        "--eval-interval",
+        "0",
+    ]
     done = subprocess.run([*command, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [row["step"] for row in read_rows(tmp_path / "out")] == list(range(6))

@@ -48,7 +48,7 @@ def assert_equal_runs(one, other):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, corpus):
     """The run that was never stopped, for each optimizer."""
-    from conftest import TINY
+    from small_run import TINY
 
     runs = {}
 
