@@ -144,8 +144,11 @@ def prepare(
     seen: set[bytes] = set()
     corpora = [scan(entry.paths, data.text_field, data.held_out, seen) for entry in entries]
     weights = tuple(entry.weight for entry in entries)
-    used = Tokenizer.load(tokenizer.path) if tokenizer.path else _trained(corpora, weights, tokenizer, cache, say)
-    stores = tuple(open_store(corpus, used, cache, say) for corpus in corpora)
+    try:
+        used = Tokenizer.load(tokenizer.path) if tokenizer.path else _trained(corpora, weights, tokenizer, cache, say)
+        stores = tuple(open_store(corpus, used, cache, say) for corpus in corpora)
+    except OSError as error:
+        raise ValueError(f"cannot write to the cache {cache}: {error}; free space, or set ECO_CACHE") from error
     report = _report(corpora, stores, used, None if tokenizer.path else tokenizer.vocab_size)
     for line in report.lines():
         say(line)

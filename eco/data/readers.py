@@ -31,7 +31,8 @@ def files_below(folder: Path, without: Set[str] = frozenset()) -> Iterator[Path]
     """All files at any depth, hidden ones, `__pycache__` and the folders named in `without` left out; unordered."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in {"__pycache__", *without}]
-        yield from (Path(parent, name) for name in files if not name.startswith("."))
+        found = (Path(parent, name) for name in files if not name.startswith("."))
+        yield from (path for path in found if path.is_file() or path.is_symlink())  # no pipes, which would wait forever
 
 
 def can_read(path: Path) -> bool:

@@ -21,10 +21,12 @@ from eco.files import write_json
 from eco.inference.engine import Engine
 from eco.jobs.output import check_owner, default_output, set_aside
 from eco.jobs.parts import fit_of, language_model
+from eco.kernels import native as kernels
 from eco.models.contract import Batch, LanguageModel
 from eco.observe.crash import write_crash_report
 from eco.observe.environment import environment
 from eco.observe.integrity import Integrity
+from eco.observe.metrics import read_metrics
 from eco.observe.phases import Phases
 from eco.observe.plots import plot_run
 from eco.observe.progress import Progress
@@ -141,8 +143,7 @@ class _Job:
         self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
         self.evaluation = Evaluation(self._measure, recipe.train.eval_every, recipe.train.patience)
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
-        stores = [store.folder.name for store in self.data.stores]  # named by their content
-        self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed}, stores)
+        self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed}, self._conditions())
         self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0, "integrity_ok": 1}
         self.session["torch_compile_enabled"] = int(recipe.train.compile)
         self.recording = self._open_recording() if world.is_main and not dry_run else None
@@ -153,6 +154,8 @@ class _Job:
         self._announce(restored)
         if self.dry_run:
             return self._result("dry run")
+        if not restored and self.world.is_main:
+            self._keep_what_cannot_go_on()
         if self.world.is_main:
             self._describe(restored)
         try:
@@ -168,6 +171,21 @@ class _Job:
         if differences := self.integrity.differences():
             self._say("changed under way: " + "; ".join(differences))
         return self._result(reason, self._samples(), plot_run(self.run.path))
+
+    def _keep_what_cannot_go_on(self) -> None:
+        """An earlier run that left rows, but no checkpoint to go on from, steps aside."""
+        if self.run.metrics.exists() and len(read_metrics(self.run.metrics)) > 1:
+            moved = set_aside(self.run, self.checkpoints.directory)
+            self._say(f"no checkpoint to go on from, so training starts anew; the earlier run was moved to {moved}")
+
+    def _conditions(self) -> dict[str, str]:
+        """What the bits of the result depend on beside recipe and seeds: text, arithmetic, threads."""
+        return {
+            "text": " ".join(store.folder.name for store in self.data.stores),  # named by their content
+            "precision": self.precision.name,
+            "kernels": "torch" if kernels.library() is None else "cpp",
+            "threads": str(torch.get_num_threads()),
+        }
 
     def _say(self, text: str) -> None:
         """For the person at the terminal and for the log file."""
@@ -237,7 +255,11 @@ class _Job:
         loaded = self.checkpoints.load_newest(fit_of(self.recipe, self.data.tokenizer))
         if self.world.is_main:
             self.world.wait()
-        self.session["checkpoint_quarantine_count"] += self.checkpoints.quarantined
+        if self.checkpoints.quarantined:
+            self.session["checkpoint_quarantine_count"] += self.checkpoints.quarantined
+            self._say(
+                f"{self.checkpoints.quarantined} damaged checkpoints were moved to quarantine, see REASON.txt there"
+            )
         found_none, found_one = self.world.agree(loaded is None), self.world.agree(loaded is not None)
         if found_none and found_one:
             raise ValueError(
@@ -249,6 +271,8 @@ class _Job:
         self.model.load_state_dict(loaded.parts["model"])
         load_state(self.optimizer, loaded.parts["optimizer"])
         self.trainer.load_state_dict(loaded.parts["trainer"])
+        if self.recording:
+            self.recording.last_checkpoint = loaded.path.name
         return True
 
     def _describe(self, restored: bool) -> None:

@@ -13,16 +13,21 @@ from eco.observe.run import RunPaths
 class Integrity:
     """The manifest of one run.
 
-    recipe: the resolved recipe as plain data; seeds: name -> seed; data: names of the content that is trained on.
+    recipe: the resolved recipe as plain data; seeds: name -> seed.
+    conditions: name -> what else the bits of the result depend on, such as the text and the kernels in use.
     """
 
     def __init__(
-        self, run: RunPaths, recipe: Mapping[str, Any], seeds: Mapping[str, int], data: Iterable[str] = ()
+        self,
+        run: RunPaths,
+        recipe: Mapping[str, Any],
+        seeds: Mapping[str, int],
+        conditions: Mapping[str, str] | None = None,
     ) -> None:
         self._run = run
         self._config_hash = recipe_digest(recipe)
         self._seeds = dict(seeds)
-        self._data = list(data)
+        self._conditions = dict(conditions or {})
 
     def write(self, tracked: Iterable[Path]) -> None:
         """Records the recipe's digest, the seeds, and path, SHA-256 and size in bytes of each tracked file.
@@ -30,8 +35,8 @@ class Integrity:
         Files inside the run directory are named relative to it, so a run that was moved as a whole still verifies.
         """
         files = [_entry(self._run.path, path) for path in tracked]
-        manifest = {"config_hash": self._config_hash, "seeds": self._seeds, "data": self._data, "tracked_files": files}
-        write_json(self._run.integrity_manifest, manifest)
+        facts = {"config_hash": self._config_hash, "seeds": self._seeds, "conditions": self._conditions}
+        write_json(self._run.integrity_manifest, facts | {"tracked_files": files})
 
     def differences(self) -> list[str]:
         """What is no longer as the manifest says, one sentence each; none is `integrity_ok` = 1.
@@ -42,7 +47,7 @@ class Integrity:
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             config_hash, seeds, files = manifest["config_hash"], manifest["seeds"], manifest["tracked_files"]
-            data = manifest["data"]
+            conditions = manifest["conditions"]
             found = [sentence for entry in files for sentence in _differences(self._run.path, entry)]
         except (OSError, ValueError, KeyError, TypeError) as error:
             return [f"{path.name} cannot be read: {error}"]
@@ -50,8 +55,9 @@ class Integrity:
             found.append("the recipe is not the one that the run started with")
         if seeds != self._seeds:
             found.append(f"the seeds were {seeds} and are {self._seeds}")
-        if data != self._data:
-            found.append("the text is not the one that the run started with, so its samples are others")
+        for name, now in self._conditions.items():
+            if conditions.get(name) != now:
+                found.append(f"{name} was {conditions.get(name)} and is {now}")
         return found
 
 

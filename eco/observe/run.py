@@ -112,6 +112,7 @@ def _describe(owner: Path) -> str:
 def _attach_log(path: Path) -> logging.Handler:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk loses lines, not the run
     logger = logging.getLogger("eco")
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -50,7 +50,7 @@ class Recording(Callback):
         self._open_metrics(trainer)
         self._speed.ready()
         self._speed.tokens_seen = trainer.tokens
-        self._status.update(state="running", step=trainer.step)
+        self._status.update(state="running", step=trainer.step, last_checkpoint=self.last_checkpoint)
         if trainer.step == 0:
             first = next((c.first for c in trainer.callbacks if isinstance(c, Evaluation)), {})
             self._write(trainer, {"step": 0, "event_startup": 1, "tokens_seen_total": 0, **first})
@@ -68,12 +68,7 @@ class Recording(Callback):
             self._write(trainer, row)
             self._progress.update(self.last_row, trainer.seconds_left)
             if trainer.step % self._config.every == 0:
-                self._status.update(
-                    step=trainer.step,
-                    loss_ema=row.get("loss_ema"),
-                    tokens_per_s=row["tokens_per_s"],
-                    bottleneck_stage=row["perf_bottleneck_stage"],
-                )
+                self._status.update(step=trainer.step, **self._figures())
 
     def saved(self, name: str) -> None:
         """A checkpoint is about to stand for the rows so far: they go to the disk, its name into status.json."""
@@ -84,7 +79,7 @@ class Recording(Callback):
 
     def finish(self, state: str, step: int) -> None:
         """The last word in status.json; closes files and trackers."""
-        self._status.update(state=state, step=step)
+        self._status.update(state=state, step=step, **self._figures())
         if self._metrics:
             self._metrics.close()
         for tracker in self._trackers:
@@ -101,6 +96,12 @@ class Recording(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._loss_ema = Ema(self._config.ema, state["loss_ema"])
+
+    def _figures(self) -> Row:
+        """What status.json takes from the last row."""
+        row = self.last_row
+        names = {"loss_ema": "loss_ema", "tokens_per_s": "tokens_per_s", "bottleneck_stage": "perf_bottleneck_stage"}
+        return {field: row[name] for field, name in names.items() if name in row}
 
     def _open_metrics(self, trainer: Trainer) -> None:
         self._metrics = MetricsFile(self._run.metrics, resume_step=trainer.step or None)

@@ -233,10 +233,12 @@ class Trainer:
         if self._nonfinite_in_a_row < NONFINITE_IN_A_ROW:
             return False
         failed, position, skipped = self.step, self.position, self.skipped_steps
-        if failed <= self._rolled_back_from or not self._restore():
+        in_vain = failed <= self._rolled_back_from
+        if in_vain or not self._restore():
+            why = "going back to a checkpoint did not help" if in_vain else "there is no checkpoint to go back to"
             raise NonFiniteLoss(
-                f"the loss is not finite for {NONFINITE_IN_A_ROW} steps in a row, at step {failed}, and no checkpoint "
-                "is left to go back to; a lower --lr, a longer --warmup-steps or --precision fp32 often mends it"
+                f"the loss is not finite for {NONFINITE_IN_A_ROW} steps in a row, at step {failed}, and {why}; "
+                "a lower --lr, a longer --warmup-steps or --precision fp32 often mends it"
             )
         self._rolled_back_from = failed + NONFINITE_IN_A_ROW
         self.position, self.skipped_steps, self._nonfinite_in_a_row = position, skipped, 0
@@ -270,5 +272,6 @@ class Trainer:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """True for torch's out-of-memory errors, on the GPU and of the CPU allocator."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """True for torch's out-of-memory errors: the GPU's, and those that the CPU's libraries report only in words."""
+    words = ("can't allocate memory", "bad_alloc", "could not create a memory", "could not create a primitive")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

@@ -142,7 +142,40 @@ def test_text_that_changed_since_the_start_is_told(tiny, tmp_path, corpus):
     shutil.copytree(corpus, texts)
     package.train(tiny, {"output_dir": str(run), "data.paths": [str(texts)], "train.steps": 2})
     assert package.resume(run).step == 2
-    assert "the text is not" not in (run / "logs" / "eco.log").read_text()
+    assert "text was" not in (run / "logs" / "eco.log").read_text()
     (texts / "new.py").write_text("x = 1\n" * 500)
     package.resume(run)
-    assert "the text is not the one that the run started with" in (run / "logs" / "eco.log").read_text()
+    assert "text was" in (run / "logs" / "eco.log").read_text()
+
+
+def test_a_run_without_a_checkpoint_starts_anew_and_keeps_the_old_rows(eco, tiny, tmp_path):
+    run = tmp_path / "run"
+    package.train(tiny, {"output_dir": str(run)})
+    for folder in (run / "checkpoints").glob("step_*"):
+        (folder / "manifest.json").write_text("{")
+    done = eco("resume", run)
+    assert done.returncode == 0, done.stderr
+    assert "damaged checkpoints were moved" in done.stdout
+    assert "starts anew" in done.stdout
+    assert len(read_metrics(run / "previous" / "1" / "metrics.jsonl")) == 13
+    assert (run / "previous" / "1" / "checkpoints" / "quarantine").is_dir()
+
+
+def test_other_kernels_at_resume_are_reported(eco, tiny, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    package.train(tiny, {"output_dir": str(run)})
+    manifest = run / "integrity_manifest.json"
+    content = json.loads(manifest.read_text())
+    content["conditions"]["kernels"] = "other"
+    manifest.write_text(json.dumps(content))
+    assert "kernels was other" in eco("resume", run, "--steps", "13").stdout
+    assert read_metrics(run / "metrics.jsonl")[-1]["integrity_ok"] == 0
+
+
+def test_the_status_of_a_short_session_is_complete(tiny, tmp_path):
+    run = tmp_path / "run"
+    package.train(tiny, {"output_dir": str(run), "log.every": 100})
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "finished"
+    assert status["last_checkpoint"] == "step_00000012"
+    assert status["loss_ema"] > 0 and status["tokens_per_s"] > 0

@@ -27,6 +27,8 @@ def _find(location: str) -> list[Path]:
     if not found:
         what = "no file matches" if glob.has_magic(location) else "no such file or folder:"
         raise ValueError(f"data.paths: {what} {location!r}")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"data.paths: {location!r} is neither a file nor a folder")
     files = {file for start in found for file in (files_below(start) if start.is_dir() else [start])}
     readable = sorted(file for file in files if can_read(file))
     if not readable:
