@@ -19,7 +19,7 @@ def test_dotted_keys_and_flat_names_set_the_same_field():
     assert load("--train.steps", "60").train.steps == load("--steps", "60").train.steps == 60
     assert load("--no-resume").resume is False
     assert load("--train.compile").train.compile is True
-    assert load("--no-train.compile", "--d-model", "64").model.width == 64
+    assert load("--no-train.compile", "--d-model", "64", "--n-heads", "2").model.width == 64
 
 
 def test_the_last_flag_wins_and_recipes_win_over_what_they_extend(tmp_path):

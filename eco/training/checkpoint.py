@@ -186,6 +186,8 @@ class Checkpoints:
             shutil.rmtree(path) if original.exists() else path.rename(original)
         for path in self.directory.glob(f"{_SAVING}*"):
             shutil.rmtree(path)
+        for path in self.directory.glob(".best.json.*.tmp"):
+            path.unlink()
 
     def _prune(self) -> None:
         for entry in self.entries()[: -self.keep]:
