@@ -42,7 +42,7 @@ class Speed:
         self.tokens_seen = 0
         self._phases = phases
         self._started = started
-        self._first: dict[str, float] = {}
+        self.milestones: dict[str, float] = {}
         self._seconds_per_token = Ema(beta)
         self._steps = self._tokens = 0
         self._interval_started = started
@@ -96,10 +96,10 @@ class Speed:
             "perf_bottleneck_stage": stage,
             "perf_bottleneck_stage_id": STAGES[stage],
             "perf_bottleneck_share": seconds[stage] / elapsed,
-            **self._first,
+            **self.milestones,
         }
 
     def _mark(self, event: str) -> None:
         """Notes the seconds from the start of the job to the first time of an event."""
-        if event not in self._first:
-            self._first[event] = time.perf_counter() - self._started
+        if event not in self.milestones:
+            self.milestones[event] = time.perf_counter() - self._started

@@ -53,7 +53,9 @@ class Recording(Callback):
         self._status.update(state="running", step=trainer.step, last_checkpoint=self.last_checkpoint)
         if trainer.step == 0:
             first = next((c.first for c in trainer.callbacks if isinstance(c, Evaluation)), {})
-            self._write(trainer, {"step": 0, "event_startup": 1, "tokens_seen_total": 0, **first})
+            self._write(
+                trainer, {"step": 0, "event_startup": 1, "tokens_seen_total": 0, **self._speed.milestones, **first}
+            )
 
     def step(self, trainer: Trainer, row: Row) -> None:
         with trainer.phases("metrics"):
