@@ -27,4 +27,4 @@ def show_result(result: Result) -> None:
     console.print(f"run directory: {result.run}", markup=False)
     if result.plots:
         console.print(f"plots: {result.plots[0].parent}", markup=False)
-        console.print(f"go on: eco generate {result.run} --prompt 'def '", markup=False)
+        console.print(f"go on: eco generate {result.run} --prompt 'def main():'", markup=False)

@@ -35,7 +35,8 @@ class Speed:
     `started` is `time.perf_counter()` at the start of the job, `beta` smooths `tokens_per_s_ema`. Call `ready` when the
     loop is about to start, `batch` after each batch arrived, `step` after each optimizer step.
 
-    `tokens_seen` counts the training tokens; a resumed run sets it to what the run has seen before.
+    `tokens_seen` counts the training tokens; a resumed run sets it to what the run has seen before. `milestones` are
+    the events of the start-up so far, in seconds from `started`.
     """
 
     def __init__(self, phases: Phases, started: float, beta: float = 0.9) -> None:
