@@ -131,9 +131,8 @@ class _Job:
         )
         if world.is_main:
             check_owner(run, self.checkpoints)
-        if not (recipe.resume or dry_run) and world.is_main:
-            moved = set_aside(run, self.checkpoints.directory)
-            self._say(f"the earlier run was moved to {moved}" if moved else "no earlier run is here")
+            if not (recipe.resume or dry_run) and (moved := set_aside(run, self.checkpoints.directory)):
+                self._say(f"the earlier run was moved to {moved}")
         world.wait()
         self.data = self._prepare_data()
         self.model: LanguageModel = language_model(recipe, self.data.tokenizer, self.device)
@@ -148,6 +147,8 @@ class _Job:
         self.session["torch_compile_enabled"] = int(recipe.train.compile)
         self.recording = self._open_recording() if world.is_main and not dry_run else None
         self.trainer = self._build_trainer()
+        if not self.average:
+            self.trainer.ledger.disable(WeightAverage.name)
 
     def run_to_the_end(self) -> Result:
         restored = self._restore()

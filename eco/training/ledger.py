@@ -14,10 +14,15 @@ class Ledger:
     def __init__(self) -> None:
         self._calls: dict[str, int] = {}
         self._evidence: dict[str, float] = {}
+        self._off: set[str] = set()
 
     def enable(self, name: str) -> None:
         """Declares that the recipe switched the feature on; its counter starts at 0."""
         self._calls.setdefault(name, 0)
+
+    def disable(self, name: str) -> None:
+        """Declares a feature that this run could have and does not, so that its rows say so."""
+        self._off.add(name)
 
     def count(self, name: str, evidence: float) -> None:
         """One effective call. `evidence` measures the effect; zero or not finite is no effect and is not counted."""
@@ -27,8 +32,8 @@ class Ledger:
             self._evidence[name] = evidence
 
     def row(self) -> dict[str, float]:
-        """`feature_<name>_enabled`, `_effective_calls` and `_evidence` of every enabled feature, for metrics.jsonl."""
-        row: dict[str, float] = {}
+        """`feature_<name>_enabled`, `_effective_calls` and `_evidence` of every declared feature, for metrics.jsonl."""
+        row: dict[str, float] = {f"feature_{name}_enabled": 0 for name in sorted(self._off)}
         for name, calls in self._calls.items():
             row[f"feature_{name}_enabled"] = 1
             row[f"feature_{name}_effective_calls"] = calls

@@ -37,6 +37,7 @@ def test_the_run_directory_is_complete(run):
     assert rows[0]["event_startup"] == 1 and rows[0]["startup_init_s"] > 0
     wanted = {"core_tokens_per_s", "effective_tokens_per_s", "phase_forward_s", "phase_backward_s", "phase_data_s"}
     wanted |= {"perf_bottleneck_stage", "perf_bottleneck_share", "startup_init_s", "time_to_first_step_s"}
+    assert rows[-1]["feature_ema_enabled"] == 0
     wanted |= {"checkpoint_resume_step", "loss", "loss_ema", "lr", "grad_norm", "tokens_seen_total"}
     assert wanted - rows[-1].keys() == set()
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]
