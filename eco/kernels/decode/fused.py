@@ -94,7 +94,8 @@ class FusedDecoder:
         tokens = tokens.contiguous()
         assert length < keys.shape[3] and keys.stride() == values.stride() and keys.stride(4) == 1
         assert keys.dtype == values.dtype == torch.float32
-        assert self._plan.positions is None or length < len(self._plan.positions)
+        furthest = length - (0 if padding is None else int(padding.min()))
+        assert self._plan.positions is None or furthest < len(self._plan.positions)
         assert padding is None or padding.is_contiguous()
         logits = torch.empty(rows, self._model.head.rows)
         scratch = torch.empty(self._scratch_size(rows, threads, length))
