@@ -3,10 +3,10 @@
 torch is imported inside the functions, so that commands which compute nothing start fast.
 """
 
-from eco.machine.checks import Check, cache_folder, doctor
+from eco.machine.checks import Check, doctor
 from eco.machine.dtypes import DtypeChoice, decoding_dtype, training_dtype
 from eco.machine.hardware import Gpu, Machine, compiler, inspect, instruction_sets, usable_cores
-from eco.machine.settings import Settings, malloc_keeps_memory, prepare
+from eco.machine.settings import Settings, cache_folder, malloc_keeps_memory, prepare
 
 __all__ = [
     "Check", "DtypeChoice", "Gpu", "Machine", "Settings", "cache_folder", "compiler", "decoding_dtype", "doctor",

@@ -1,7 +1,6 @@
 """What `eco doctor` reports: each thing that Eco needs or can use, whether it is there, and how to mend it."""
 
 import importlib.util
-import os
 import shutil
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from eco.machine import hardware
 from eco.machine.dtypes import decoding_dtype, training_dtype
-from eco.machine.settings import malloc_keeps_memory, prepare
+from eco.machine.settings import cache_folder, malloc_keeps_memory, prepare
 
 _PACKAGES = (
     "numpy", "pydantic", "tyro", "PyYAML", "tokenizers", "tiktoken", "safetensors", "xxhash", "filelock", "rich",
@@ -21,7 +20,7 @@ _PACKAGES = (
 """Distributions that Eco's core needs besides torch."""
 
 _EXTRAS = {
-    "hf": (["transformers"], "loading and saving Hugging Face models"),
+    "hf": (["transformers"], "comparing with transformers; its weights are read and written without it"),
     "parquet": (["pyarrow"], "reading .parquet corpora"),
     "track": (["tensorboard", "trackio", "wandb"], "sending metrics to trackers"),
 }
@@ -51,11 +50,6 @@ def doctor() -> list[Check]:
         except Exception as error:
             checks.append(Check(name, False, True, f"{type(error).__name__}: {error}", "see the message"))
     return checks
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels and token stores are kept: $ECO_CACHE, else ~/.cache/eco."""
-    return Path(os.environ.get("ECO_CACHE") or Path.home() / ".cache" / "eco")
 
 
 def _python() -> list[Check]:

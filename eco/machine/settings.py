@@ -1,9 +1,10 @@
-"""The process settings that heavy work needs: allocator thresholds and threads."""
+"""The process settings that heavy work needs: allocator thresholds and threads; and where its results are cached."""
 
 import ctypes
 import os
 import platform
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from eco.machine.hardware import usable_cores
@@ -74,3 +75,8 @@ def malloc_keeps_memory(size: int = 128 << 20) -> bool:
 
 def is_glibc() -> bool:
     return platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels and token stores are kept: $ECO_CACHE, else ~/.cache/eco."""
+    return Path(os.environ.get("ECO_CACHE") or Path.home() / ".cache" / "eco")

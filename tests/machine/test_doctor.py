@@ -3,8 +3,7 @@ from importlib import metadata
 import pytest
 
 from eco import machine
-from eco.machine import checks
-from eco.machine.checks import Check, cache_folder, doctor
+from eco.machine import Check, cache_folder, checks, doctor
 
 
 def by_name(found):
