@@ -14,10 +14,13 @@ class TrainConfig(Config):
 
     steps: int = setting(1000, "Optimizer steps in all.", flat="steps", gt=0)
     tokens: int | None = setting(
-        None, "Stop after this many training tokens; the schedule still counts steps.", flat="max-tokens", gt=0
+        None, "Stop after this many training tokens, if they come before `steps`.", flat="max-tokens", gt=0
     )
     minutes: float | None = setting(
-        None, "Stop after this many minutes of training, resumed sessions included.", flat="max-minutes", gt=0
+        None,
+        "Stop after this many minutes of training, resumed sessions included; the schedule counts steps.",
+        flat="max-minutes",
+        gt=0,
     )
     batch_size: int = setting(
         8,

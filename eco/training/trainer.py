@@ -175,7 +175,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(self._dropout_seed())
         losses, metrics = self._accumulate(batch)
-        factor = learning_rate_factor(self.config, self.step)
+        factor = learning_rate_factor(self.config, self.step, batch["tokens"].numel() * self.world.size)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         row: Row = {"loss": float(losses.pop("total")), "lr": self.optimizer.param_groups[0]["lr"]}

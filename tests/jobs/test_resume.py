@@ -82,14 +82,16 @@ def test_a_killed_run_goes_on_bit_identically(eco, tiny, tmp_path, whole, optimi
     assert_equal_runs(whole(optimizer), run)
 
 
-def test_stopping_by_budget_and_resuming_with_other_workers_changes_nothing(tiny, tmp_path, whole):
+def test_stopping_by_signal_and_resuming_with_other_workers_changes_nothing(eco, tiny, tmp_path, whole):
     run = tmp_path / "run"
-    tokens_of_11_steps = 11 * 2 * 4 * 32
-    settings = HARD | {"output_dir": str(run), "data.workers": 0}
-    first = package.train(tiny, settings | {"train.tokens": tokens_of_11_steps, "train.eval_every": 0})
-    assert (first.reason, first.step) == ("tokens", 11)
-    package.resume(run, {"train.tokens": None, "data.workers": 2, "train.eval_every": 5})
-    assert [row[:2] for row in losses(run)] == [row[:2] for row in losses(whole("muon"))]
+    process = eco.start("train", tiny, *flags(HARD), "--output-dir", "run", "--num-workers", "0")
+    wait_for_step(run, 3, process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    stopped_at = read_metrics(run / "metrics.jsonl")[-1]["step"]
+    assert 3 <= stopped_at < STEPS
+    package.resume(run, {"data.workers": 2})
+    assert_equal_runs(whole("muon"), run)
 
 
 def wait_for_step(run, step, process, seconds=120):

@@ -36,3 +36,10 @@ def test_constant_stays():
 def test_warmup_longer_than_the_run_does_not_fail():
     config = TrainConfig(steps=5, warmup=50)
     assert learning_rate_factor(config, 4) == pytest.approx(0.1)
+
+
+def test_a_budget_of_tokens_ends_the_decay_with_it():
+    tokens = TrainConfig(steps=100, warmup=10, tokens=49_500, schedule="cosine")
+    steps = TrainConfig(steps=50, warmup=10, schedule="cosine")
+    curve = [learning_rate_factor(tokens, step, tokens_per_step=1000) for step in range(50)]
+    assert curve == [learning_rate_factor(steps, step) for step in range(50)]
