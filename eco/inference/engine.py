@@ -9,6 +9,7 @@ import torch
 from eco import machine
 from eco.inference.completion import Completion
 from eco.inference.growth import grow
+from eco.inference.healing import take_back
 from eco.inference.row import Row
 from eco.inference.sampling import Sampling, uniforms
 from eco.inference.text import GrowingText
@@ -90,8 +91,10 @@ class Engine:
         return tokens
 
     def _row(self, prompt: str, tokens: list[int], sampling: Sampling, sample: int) -> Row:
-        limit = min(sampling.max_new_tokens, self.model.config.context - len(tokens))
-        return Row(tokens, limit, uniforms(sampling.seed, prompt, sample, limit), GrowingText(sampling.stop))
+        kept, taken_back = take_back(tokens, self.tokenizer)
+        limit = min(sampling.max_new_tokens, self.model.config.context - len(kept))
+        text = GrowingText(sampling.stop, known=len(taken_back))
+        return Row(kept, taken_back, limit, uniforms(sampling.seed, prompt, sample, limit), text)
 
     def _batches(self, rows: list[Row], max_new_tokens: int) -> Iterator[list[Row]]:
         """Rows of similar length together, within the bound on memory; a row too long for it goes alone."""

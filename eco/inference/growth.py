@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from eco.inference.healing import only_continuing
 from eco.inference.row import Row
 from eco.inference.sampling import Sampling, draw, log_probability
 from eco.inference.tokenizer import Tokenizer
@@ -21,7 +22,8 @@ def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: 
     position = 0
     while True:
         logits = logits[:, : tokenizer.vocab_size]  # a model may have more rows than there are tokens
-        tokens = draw(logits, uniforms[:, position], sampling)
+        choice = logits if position else only_continuing(logits, [row.taken_back for row in rows], tokenizer)
+        tokens = draw(choice, uniforms[:, position], sampling)
         logprobs = log_probability(logits, tokens)
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.add(token, logprob, None if token == tokenizer.eos else tokenizer.decode_bytes([token]))

@@ -10,9 +10,13 @@ from eco.inference.text import GrowingText
 
 @dataclass
 class Row:
-    """prompt: its tokens. limit: most tokens that may follow it. uniforms: (limit,) float64, one for each of them."""
+    """prompt: its tokens. taken_back: see `healing`; bytes that the first new token begins with.
+
+    limit: most tokens that may follow it. uniforms: (limit,) float64, one for each of them.
+    """
 
     prompt: list[int]
+    taken_back: bytes
     limit: int
     uniforms: Tensor
     text: GrowingText
@@ -34,4 +38,4 @@ class Row:
     def completion(self) -> Completion:
         """The finished continuation."""
         assert self.finish is not None
-        return Completion(self.text.show(final=True), self.tokens, self.logprobs, self.finish)
+        return Completion(self.text.show(final=True), self.prompt, self.tokens, self.logprobs, self.finish)

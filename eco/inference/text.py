@@ -5,19 +5,23 @@ from collections.abc import Sequence
 
 
 class GrowingText:
-    """Collects bytes, ends at a stop string, and never shows part of a stop string or of a UTF-8 character."""
+    """Collects bytes, ends at a stop string, and never shows part of a stop string or of a UTF-8 character.
 
-    def __init__(self, stop: Sequence[str]) -> None:
+    known: how many of the first bytes the prompt has shown already; no stop string is looked for in them.
+    """
+
+    def __init__(self, stop: Sequence[str], known: int = 0) -> None:
+        self._known = known
         self._stops = [text.encode() for text in stop]
         self._longest = max(map(len, self._stops), default=0)
         self._bytes = bytearray()
-        self._shown = 0
+        self._shown = known
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, piece: bytes) -> bool:
         """Appends the bytes of one token; True once a stop string is complete, and the text then ends before it."""
         # A stop string that starts before this point would have been found with an earlier token.
-        start = max(0, len(self._bytes) - self._longest + 1)
+        start = max(self._known, len(self._bytes) - self._longest + 1)
         self._bytes += piece
         found = [at for stop in self._stops if (at := self._bytes.find(stop, start)) >= 0]
         if found:
