@@ -1,8 +1,8 @@
 """Token healing: a prompt that ends in white space is continued as if its last token were still open.
 
 A space is one token with the word behind it, a line break one with the indentation behind it. A prompt such as "def "
-ends in a lone space instead, which a model hardly ever saw before a word. So the last token is taken back, and the first
-new token is drawn among those that begin with its bytes.
+ends in a lone space instead, which a model hardly ever saw before a word. So the last token is taken back, and the
+first new token is drawn among those that begin with its bytes.
 """
 
 import torch
