@@ -12,6 +12,7 @@ from eco import recipe as recipes
 from eco.data.tokenizer import Tokenizer
 from eco.inference.engine import Engine
 from eco.inference.sampling import Sampling
+from eco.jobs.output import checkpoints_of
 from eco.jobs.parts import language_model
 from eco.models.contract import LanguageModel
 from eco.observe.run import existing_run
@@ -65,7 +66,7 @@ def open_checkpoints(run: str | Path) -> Checkpoints:
     """The checkpoints of a run directory."""
     paths = existing_run(run)
     recipe = recipes.load(str(paths.recipe))
-    return Checkpoints(Path(recipe.checkpoint.directory or paths.checkpoints), keep=recipe.checkpoint.keep)
+    return checkpoints_of(recipe, paths)
 
 
 def _choose(run: str | Path, name: str) -> Path:

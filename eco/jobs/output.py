@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
+from eco import recipe as recipes
 from eco.observe.run import RunPaths
+from eco.recipe import Recipe
 from eco.training.checkpoint import Checkpoints
 
 
@@ -18,16 +20,29 @@ def default_output(name: str) -> Path:
     return _first_free(source, "-")
 
 
+def checkpoints_of(recipe: Recipe, run: RunPaths) -> Checkpoints:
+    """The checkpoints of a run: in its directory, or in the folder that its recipe names."""
+    return Checkpoints(Path(recipe.checkpoint.directory or run.checkpoints), keep=recipe.checkpoint.keep)
+
+
 def check_owner(run: RunPaths, checkpoints: Checkpoints) -> None:
-    """Refuses checkpoints outside of the run directory that some other run wrote.
+    """Refuses checkpoints that some other run wrote, and a folder that is not where the run has left its own.
 
     Raises:
-        ValueError: there are checkpoints, and no run of theirs in the directory.
+        ValueError: there are checkpoints, and no run of theirs in the directory; or the run's lie elsewhere.
     """
-    if checkpoints.entries() and not run.recipe.is_file():
+    if not run.recipe.is_file():
+        if checkpoints.entries():
+            raise ValueError(
+                f"{checkpoints.directory} holds checkpoints of another run than {run.path}, which is new; choose "
+                "another --checkpoint-dir for it, or go on with the run that they belong to"
+            )
+        return
+    own = checkpoints_of(recipes.load(str(run.recipe)), run)
+    if own.directory != checkpoints.directory and own.entries():
         raise ValueError(
-            f"{checkpoints.directory} holds checkpoints of another run than {run.path}, which is new; choose another "
-            "--checkpoint-dir for it, or go on with the run that they belong to"
+            f"the checkpoints of {run.path} are in {own.directory}, not in {checkpoints.directory}; move them there, "
+            "leave --checkpoint-dir as it was, or choose another --output-dir for a new run"
         )
 
 

@@ -19,7 +19,7 @@ from eco.data.tokenizer import TokenizerConfig
 from eco.evaluation.held_out import held_out_loss, spread
 from eco.files import write_json
 from eco.inference.engine import Engine
-from eco.jobs.output import check_owner, default_output, set_aside
+from eco.jobs.output import check_owner, checkpoints_of, default_output, set_aside
 from eco.jobs.parts import fit_of, language_model
 from eco.kernels import native as kernels
 from eco.models.contract import Batch, LanguageModel
@@ -37,7 +37,6 @@ from eco.optim.contract import load_state
 from eco.plugins import find
 from eco.recipe import Recipe
 from eco.training.callbacks import Callback, Evaluation, Row, Saving
-from eco.training.checkpoint import Checkpoints
 from eco.training.distributed import World
 from eco.training.ema import WeightAverage
 from eco.training.precision import Precision, resolve_device
@@ -126,9 +125,7 @@ class _Job:
         self.precision = Precision(recipe.train.precision, self.device)
         self.phases = Phases(self.device)
         self.speed = Speed(self.phases, started, recipe.log.ema)
-        self.checkpoints = Checkpoints(
-            Path(recipe.checkpoint.directory or run.checkpoints), keep=recipe.checkpoint.keep
-        )
+        self.checkpoints = checkpoints_of(recipe, run)
         if world.is_main:
             check_owner(run, self.checkpoints)
             if not (recipe.resume or dry_run) and (moved := set_aside(run, self.checkpoints.directory)):

@@ -237,8 +237,8 @@ def _explaining(beside: Path, step: int) -> Iterator[None]:
         raise OSError(
             errno.ENOSPC,
             f"the disk is full: no room for the checkpoint of step {step} ({free / 1e6:.0f} MB free in "
-            f"{beside.parent}). The checkpoints before it are untouched; free some space, lower --max-checkpoints or "
-            "set --checkpoint-dir to another disk, then resume",
+            f"{beside.parent}). The checkpoints before it are untouched; free some space, lower --max-checkpoints, or "
+            "move them to another disk and name it by --checkpoint-dir, then resume",
         ) from error
 
 

@@ -91,6 +91,19 @@ def test_checkpoints_of_another_run_are_refused_and_stay(tiny, tmp_path):
     assert package.resume(tmp_path / "run", {"train.steps": 5}).step == 5
 
 
+def test_another_folder_of_checkpoints_is_refused_until_they_are_moved_there(tiny, tmp_path):
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    package.train(tiny, {"output_dir": str(run), "train.steps": 4})
+    for resume in (True, False):
+        with pytest.raises(ValueError, match=f"are in {run / 'checkpoints'}, not in {elsewhere}"):
+            package.train(tiny, {"output_dir": str(run), "checkpoint.directory": str(elsewhere), "resume": resume})
+    assert not (run / "previous").exists()
+    (run / "checkpoints").rename(elsewhere)
+    result = package.resume(run, {"checkpoint.directory": str(elsewhere), "train.steps": 6})
+    assert result.last_row["checkpoint_resume_step"] == 4
+    assert package.load(run, "last").step == 6
+
+
 def test_a_directory_in_use_is_refused(eco, tiny, tmp_path):
     process = eco.start("train", tiny, "--output-dir", "run", *LONG)
     wait_for_step(tmp_path / "run", 1, process)
