@@ -62,9 +62,17 @@ def set_aside(run: RunPaths, checkpoints: Path) -> Path | None:
             path.rename(target / path.name)
     if checkpoints.exists():
         shutil.move(checkpoints, target / "checkpoints")
+        _name_no_folder(target / run.recipe.name)
     for folder in [*run.folders(), checkpoints]:
         folder.mkdir(parents=True, exist_ok=True)
     return target
+
+
+def _name_no_folder(path: Path) -> None:
+    """The checkpoints of the run with this recipe now lie in its directory, wherever they were before."""
+    if path.is_file() and (recipe := recipes.load(str(path))).checkpoint.directory:
+        inside = recipe.checkpoint.model_copy(update={"directory": None})
+        recipes.save(recipe.model_copy(update={"checkpoint": inside}), path)
 
 
 def _first_free(path: Path, joint: str) -> Path:

@@ -81,6 +81,14 @@ def test_no_resume_sets_the_earlier_run_aside(tiny, tmp_path):
     assert (run / "previous" / "1" / "checkpoints" / "step_00000012").is_dir()
 
 
+def test_a_run_set_aside_takes_its_checkpoints_along(tiny, tmp_path):
+    settings = {"output_dir": str(tmp_path / "run"), "checkpoint.directory": str(tmp_path / "saved")}
+    package.train(tiny, settings | {"train.steps": 4})
+    package.train(tiny, settings | {"train.steps": 6, "resume": False})
+    assert package.load(tmp_path / "run", "last").step == 6
+    assert package.load(tmp_path / "run" / "previous" / "1", "last").step == 4
+
+
 def test_checkpoints_of_another_run_are_refused_and_stay(tiny, tmp_path):
     settings = {"train.steps": 4, "checkpoint.directory": str(tmp_path / "saved")}
     package.train(tiny, settings | {"output_dir": str(tmp_path / "run")})
