@@ -148,7 +148,7 @@ class _Job:
             self.trainer.ledger.disable(WeightAverage.name)
 
     def run_to_the_end(self) -> Result:
-        restored = self._restore()
+        restored = self.recipe.resume and self._restore()
         self._announce(restored)
         if self.dry_run:
             return self._result("dry run")
@@ -193,7 +193,8 @@ class _Job:
     def _prepare_data(self) -> Prepared:
         """The corpus as token stores. One of several processes builds; the others wait for its files, however long."""
         tokenizer = self.recipe.tokenizer
-        if self.checkpoints.entries() and not tokenizer.path:  # a resumed run keeps its own, whatever the corpus is now
+        resumes = self.recipe.resume and self.checkpoints.entries()
+        if resumes and not tokenizer.path:  # a resumed run keeps its own, whatever the corpus is now
             tokenizer = TokenizerConfig(path=str(self.run.tokenizer))
         return prepare(self.recipe.data, tokenizer, say=self._say)
 

@@ -134,6 +134,13 @@ def test_every_recipe_dry_runs(name, corpus, tmp_path):
     assert sum(result.parameters.values()) > 0
 
 
+def test_a_dry_run_of_a_fresh_start_asks_nothing_of_the_run_that_is_there(eco, tiny):
+    assert eco("train", tiny, "--steps", "2", "--output-dir", "run").returncode == 0
+    dry = eco("train", tiny, "--d-model", "64", "--output-dir", "run", "--no-resume", "--dry-run")
+    assert "step 0 (dry run)" in dry.stdout, dry.stderr
+    assert eco("train", tiny, "--d-model", "64", "--output-dir", "run", "--dry-run").returncode == 1
+
+
 def test_help_is_fast_and_imports_no_torch(eco):
     times = []
     for _ in range(3):
