@@ -13,7 +13,7 @@ from eco.observe.run import existing_run
 from eco.training.precision import Precision
 
 
-def evaluate(run: str | Path, checkpoint: str = "best") -> dict[str, Any]:
+def evaluate(run: str | Path, checkpoint: str | int = "best") -> dict[str, Any]:
     """Loss in nats a token, perplexity and bits per byte of one checkpoint over every held-out token.
 
     Raises:

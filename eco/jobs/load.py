@@ -40,7 +40,7 @@ class Trained:
         return self.engine.generate([prompt], Sampling(**sampling))[0][0].text
 
 
-def load(run: str | Path, checkpoint: str = "best", device: str = "auto") -> Trained:
+def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") -> Trained:
     """Loads `best`, `last` or the given step. Averaged weights are taken where the run kept them.
 
     Raises:
@@ -50,7 +50,7 @@ def load(run: str | Path, checkpoint: str = "best", device: str = "auto") -> Tra
     paths = existing_run(run)
     recipe = recipes.load(str(paths.recipe))
     tokenizer = Tokenizer.load(paths.tokenizer)
-    parts = open_checkpoints(run).load(_choose(run, checkpoint)).parts
+    parts = open_checkpoints(run).load(_choose(run, str(checkpoint))).parts
     model = language_model(recipe, tokenizer, resolve_device(device))
     model.load_state_dict(parts["model"])
     average = parts["trainer"]["callbacks"].get("ema")

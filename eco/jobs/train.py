@@ -30,7 +30,7 @@ from eco.observe.metrics import read_metrics
 from eco.observe.phases import Phases
 from eco.observe.plots import plot_run
 from eco.observe.progress import Progress
-from eco.observe.run import RunDirectory, RunPaths
+from eco.observe.run import RunDirectory, RunPaths, existing_run
 from eco.observe.speed import Speed
 from eco.observe.trackers import open_trackers
 from eco.optim.contract import load_state
@@ -85,10 +85,15 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None, *, quiet: boo
 
 
 def resume(run: str | Path, overrides: Mapping[str, Any] | None = None, *, quiet: bool = True) -> Result:
-    """Goes on with the run in a run directory; `overrides` may change what the saved state does not depend on."""
-    path = Path(run).absolute()
-    recipe = recipes.load(str(path), flags.from_mapping(overrides or {}))
-    return train_recipe(recipe.model_copy(update={"output_dir": str(path), "resume": True}), path.name, quiet=quiet)
+    """Goes on with the run in a run directory; `overrides` may change what the saved state does not depend on.
+
+    Raises:
+        ValueError: no run directory, or a setting that its saved state does not fit.
+    """
+    here = existing_run(run)
+    recipe = recipes.load(str(here.recipe), flags.from_mapping(overrides or {}))
+    recipe = recipe.model_copy(update={"output_dir": str(here.path), "resume": True})
+    return train_recipe(recipe, here.path.name, quiet=quiet)
 
 
 def train_recipe(recipe: Recipe, name: str, *, dry_run: bool = False, quiet: bool = False) -> Result:

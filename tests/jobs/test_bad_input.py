@@ -64,6 +64,12 @@ def test_commands_on_a_directory_that_is_no_run(eco, tmp_path):
     assert "not a run directory" in failing(eco("generate", tmp_path, "--prompt", "x"))
 
 
+def test_resume_from_python_on_what_is_no_run(tiny, tmp_path):
+    for path in (tmp_path / "nowhere", tiny):
+        with pytest.raises(ValueError, match="is not a run directory"):
+            package.resume(path)
+
+
 def test_debug_shows_the_trace(eco):
     with pytest.raises(ValueError, match="demmo"):
         eco("train", "demmo", "--debug")

@@ -85,7 +85,7 @@ def test_a_run_set_aside_takes_its_checkpoints_along(tiny, tmp_path):
     settings = {"output_dir": str(tmp_path / "run"), "checkpoint.directory": str(tmp_path / "saved")}
     package.train(tiny, settings | {"train.steps": 4})
     package.train(tiny, settings | {"train.steps": 6, "resume": False})
-    assert package.load(tmp_path / "run", "last").step == 6
+    assert package.load(tmp_path / "run", 6).step == 6
     assert package.load(tmp_path / "run" / "previous" / "1", "last").step == 4
 
 
