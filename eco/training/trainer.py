@@ -106,6 +106,7 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: see NONFINITE_IN_A_ROW.
+            ValueError: the recipe weighs a loss that the model does not have.
             RuntimeError: out of memory with a micro-batch of one sample.
         """
         self.model.train()
@@ -204,6 +205,11 @@ class Trainer:
             with self.phases("forward"), self.precision.autocast():
                 output = self._training_step(micro, carry)
                 weights = self.config.loss_weights
+                if unknown := sorted(weights.keys() - output.losses.keys()):
+                    raise ValueError(
+                        f"train.loss_weights names {', '.join(unknown)}; the losses of this model are: "
+                        f"{', '.join(output.losses)}"
+                    )
                 total = sum((weights.get(name, 1.0) * loss for name, loss in output.losses.items()), torch.zeros(()))
             with self.phases("backward"):
                 self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]

@@ -49,6 +49,11 @@ def test_accumulated_micro_batches_equal_one_large_batch():
     torch.testing.assert_close(weights(large), weights(small))
 
 
+def test_a_weight_for_a_loss_that_the_model_does_not_have_is_refused():
+    with pytest.raises(ValueError, match="loss_weights names squared; the losses of this model are: square, absolute"):
+        trainer(loss_weights={"squared": 0.5}).fit()
+
+
 def test_loss_weights_weigh_and_zero_removes_a_loss():
     plain, weighted, without = Toy(), Toy(), Toy()
     trainer(plain).fit()
