@@ -12,7 +12,7 @@ from eco.training.checkpoint import Checkpoints
 def default_output(name: str) -> Path:
     """runs/NAME under the working directory. A run's own recipe repeats it beside the run: RUN-2, RUN-3, ..."""
     path = Path(name)
-    if not path.suffix and not path.is_dir():
+    if name in recipes.names() or not (path.suffix or path.is_dir()):
         return Path("runs", name).absolute()
     source = path.absolute() if path.is_dir() else path.absolute().parent
     if not (source / "status.json").exists():
@@ -61,7 +61,10 @@ def set_aside(run: RunPaths, checkpoints: Path) -> Path | None:
         if path.exists():
             path.rename(target / path.name)
     if checkpoints.exists():
-        shutil.move(checkpoints, target / "checkpoints")
+        (target / "checkpoints").mkdir()
+        for name in ("step_*", "best.json", "quarantine"):  # an outside folder may hold other things too
+            for path in checkpoints.glob(name):
+                shutil.move(path, target / "checkpoints")
         _name_no_folder(target / run.recipe.name)
     for folder in [*run.folders(), checkpoints]:
         folder.mkdir(parents=True, exist_ok=True)

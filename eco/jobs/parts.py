@@ -33,8 +33,11 @@ def language_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -
 
 def fit_of(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
     """What must be the same for a saved state to go on under this recipe: architecture, tokenizer, optimizer."""
+    model = recipe.model.model_dump(mode="json")
+    if isinstance(recipe.model, LanguageModelConfig):
+        model["vocab_size"] = recipe.model.vocab_size or tokenizer.vocab_size
     return {
-        "model": recipe.model.model_dump(mode="json"),
+        "model": model,
         "tokenizer": tokenizer.digest,
         "optimizer": recipe.optimizer.name,
         "precision_scaler": recipe.train.precision == "fp16",

@@ -112,6 +112,24 @@ def test_another_folder_of_checkpoints_is_refused_until_they_are_moved_there(tin
     assert package.load(run, "last").step == 6
 
 
+def test_an_outside_checkpoint_folder_keeps_what_is_not_the_runs(tiny, tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    settings = {"output_dir": str(run), "checkpoint.directory": str(outside), "train.steps": 4}
+    package.train(tiny, settings)
+    (outside / "notes.txt").write_text("mine")
+    package.train(tiny, settings | {"resume": False})
+    assert (outside / "notes.txt").read_text() == "mine"
+    assert (run / "previous" / "1" / "checkpoints" / "step_00000004").is_dir()
+    assert (outside / "step_00000004").is_dir()
+
+
+def test_a_vocabulary_size_that_is_written_out_fits(tiny, tmp_path):
+    run = tmp_path / "run"
+    package.train(tiny, {"output_dir": str(run)})
+    size = package.load(run).tokenizer.vocab_size
+    assert package.resume(run, {"model.vocab_size": size, "train.steps": 13}).step == 13
+
+
 def test_a_directory_in_use_is_refused(eco, tiny, tmp_path):
     process = eco.start("train", tiny, "--output-dir", "run", *LONG)
     wait_for_step(tmp_path / "run", 1, process)
