@@ -14,7 +14,7 @@ from eco.files import replacing
 from eco.observe.metrics import Row, read_metrics
 from eco.observe.run import RunPaths
 
-BLUE, ORANGE, GREEN, INK, GREY = "#0072B2", "#E69F00", "#009E73", "#222222", "#8A8A8A"
+BLUE, ORANGE, INK, GREY = "#0072B2", "#E69F00", "#222222", "#8A8A8A"
 """From the Okabe-Ito palette, which colour-blind readers can tell apart."""
 
 _PHASES = {

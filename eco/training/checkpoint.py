@@ -92,9 +92,9 @@ class Checkpoints:
         with _explaining(beside, step):
             beside.mkdir()
             self._write(beside, step, parts, dict(fit or {}))
-            self._move_into_place(beside, target)
-            if best:
+            if best:  # before the rename: a kill between the two leads to this step, and this save, once more
                 write_json(self.directory / "best.json", {"step": step, "checkpoint": target.name})
+            self._move_into_place(beside, target)
         self._prune()
         return target
 

@@ -83,6 +83,26 @@ def test_the_files_are_safetensors_and_json(tmp_path: Path) -> None:
     assert not (tmp_path / "best.json").exists()
 
 
+def test_a_kill_before_the_new_best_is_visible_does_not_leave_the_old_one_as_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = saved(tmp_path, 1, best=1)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "_move_into_place", killed)
+        checkpoints.save(2, parts(2), fit=FIT, best=True)
+    again = Checkpoints(tmp_path)
+    loaded = again.load_newest(FIT)
+    assert loaded is not None and loaded.step == 1, "the resumed run comes by step 2 once more"
+    assert again.best() is None
+    again.save(2, parts(2), fit=FIT, best=True)
+    best = again.best()
+    assert best is not None and best.step == 2
+
+
 def test_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, 1, 2, 3, 4, 5, keep=2, best=2)
     assert steps_of(checkpoints) == [2, 4, 5]
