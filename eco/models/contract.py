@@ -8,7 +8,7 @@ nobody knows an architecture.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,18 @@ IGNORE = -100
 """A target with this value carries no loss (padding)."""
 
 Batch = dict[str, Tensor]
-"""One micro-batch. A language model's has `tokens` (B, T) int64 and `targets` (B, T) int64, IGNORE where none."""
+"""One micro-batch. It has `tokens` (B, T) int64 and `targets` (B, T) int64, IGNORE where none.
+
+A puzzle's also has `puzzle` (B,) int64, its row in the puzzle table. Where the model carries samples on, `fresh` (B,)
+bool are the rows whose sample is new.
+"""
+
+Carry = dict[str, Tensor]
+"""What a model keeps of each sample from one step to the next: name -> (B, ...), without gradient.
+
+`halted` (B,) bool is always there: the rows that are done with their sample. The next batch has a fresh sample in these
+and the same one in all others.
+"""
 
 
 class ModelConfig(Config):
@@ -41,12 +52,12 @@ class StepOutput:
 
     losses: name -> scalar, the mean over the samples of the micro-batch; the recipe weighs and adds them.
     metrics: name -> number or detached scalar tensor, for the log only.
-    carry: the state that the next step of the same slots starts from; None for a language model.
+    carry: the state that the next step of the same rows starts from; None for a model that is done after one.
     """
 
     losses: dict[str, Tensor]
     metrics: dict[str, float | Tensor] = field(default_factory=dict)
-    carry: Any = None
+    carry: Carry | None = None
 
 
 class Cache(Protocol):
@@ -72,8 +83,8 @@ class Model(nn.Module, ABC):
         """Fills every parameter and buffer, drawing only from `generator` (on the CPU, so equal on all devices)."""
 
     @abstractmethod
-    def training_step(self, batch: Batch, carry: Any = None) -> StepOutput:
-        """The losses of one micro-batch, with gradient."""
+    def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
+        """The losses of one micro-batch, with gradient. carry: that of the step before for the same rows, if any."""
 
     @abstractmethod
     def flops_per_token(self) -> float:
@@ -118,6 +129,45 @@ class LanguageModel(Model):
         It computes in fp32, without gradient. It reads the weights where they lie: ask again once they were moved.
         """
         return None
+
+
+class PuzzleModelConfig(ModelConfig):
+    """Common to all models of puzzles. What is 0 is taken from the puzzles."""
+
+    vocab_size: int = setting(0, "Distinct tokens of a cell, padding included; 0 takes the puzzle's.", ge=0)
+    length: int = setting(0, "Cells of a grid; 0 takes the puzzle's.", ge=0)
+    identifiers: int = setting(0, "Rows of the puzzle table, the blank one included; 0 takes the puzzles'.", ge=0)
+
+
+class Latent(NamedTuple):
+    """What a recursive model thinks of each puzzle, (B, S, D) both: the answer so far and the scratch it works on."""
+
+    answer: Tensor
+    scratch: Tensor
+
+
+class RecursiveModel(Model):
+    """A model that improves its answer to a puzzle step by step; a step is what training supervises."""
+
+    config: PuzzleModelConfig
+    max_steps: int
+    """Steps after which training gives a puzzle up, and which evaluation always makes."""
+
+    @abstractmethod
+    def encode(self, tokens: Tensor, puzzle: Tensor) -> Tensor:
+        """The question (B, S, D) of `tokens` (B, L) int64 under the rows `puzzle` (B,) int64 of the puzzle table."""
+
+    @abstractmethod
+    def start(self, question: Tensor) -> Latent:
+        """The state before the first step."""
+
+    @abstractmethod
+    def improve(self, question: Tensor, latent: Latent) -> Latent:
+        """One step. Only its last cycle carries gradient, and none comes from the state it starts from."""
+
+    @abstractmethod
+    def read(self, latent: Latent) -> tuple[Tensor, Tensor]:
+        """Logits (B, L, V) of every cell, and (B,) fp32 of the answer being right."""
 
 
 def build_model(build: Any, config: ModelConfig, seed: int, device: torch.device) -> Model:

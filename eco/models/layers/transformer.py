@@ -1,7 +1,6 @@
 """What all decoder-only transformers share: head and loss, the blocks in a row, the KV cache, the arithmetic cost."""
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from eco.kernels.cross_entropy import linear_cross_entropy
-from eco.models.contract import IGNORE, Batch, Cache, LanguageModel, StepOutput
+from eco.models.contract import IGNORE, Batch, Cache, Carry, LanguageModel, StepOutput
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache, compute_dtype
 from eco.models.layers.init import init_transformer
@@ -45,7 +44,7 @@ class Transformer(LanguageModel):
         hidden = self.hidden(tokens, cache)
         return F.linear(hidden[:, -1:] if last_only else hidden, self.head_weight)
 
-    def training_step(self, batch: Batch, carry: Any = None) -> StepOutput:
+    def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
         """The loss `lm`: mean cross-entropy in nats over the targets that are not IGNORE."""
         hidden = self.hidden(batch["tokens"])
         loss = linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, batch["targets"].flatten(), IGNORE)

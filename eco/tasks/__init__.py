@@ -1,0 +1,1 @@
+"""Verifiable problems: what is asked, and a check of the answer that the solver cannot influence."""
