@@ -1,0 +1,1 @@
+"""What the puzzle families compute with."""
