@@ -48,13 +48,21 @@ def test_attention(
     batch: int, heads: int, kv_heads: int, time: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = [randn(batch, count, time, size, seed=i) for i, count in enumerate((heads, kv_heads, kv_heads))]
-    check(attention.causal_attention, attention_reference.causal_attention, inputs, monkeypatch)
+    check(attention.causal_attention, partial(attention_reference.attention, causal=True), inputs, monkeypatch)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("batch, heads, kv_heads, time, size", HEADS)
 def test_packed_attention(
-    batch: int, heads: int, kv_heads: int, time: int, size: int, turned: bool, monkeypatch: pytest.MonkeyPatch
+    batch: int,
+    heads: int,
+    kv_heads: int,
+    time: int,
+    size: int,
+    turned: bool,
+    causal: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rotation = angles(time, size) if turned else None
 
@@ -62,9 +70,9 @@ def test_packed_attention(
         q, k, v = qkv.view(batch, time, -1, size).transpose(1, 2).split([heads, kv_heads, kv_heads], 1)
         if rotation is not None:
             q, k = (rotary_reference.rotate(x, *(angle.double() for angle in rotation)) for x in (q, k))
-        return attention_reference.causal_attention(q, k, v).transpose(1, 2).flatten(2)
+        return attention_reference.attention(q, k, v, causal).transpose(1, 2).flatten(2)
 
-    packed = partial(attention.packed_attention, heads=heads, kv_heads=kv_heads, rotation=rotation)
+    packed = partial(attention.packed_attention, heads=heads, kv_heads=kv_heads, rotation=rotation, causal=causal)
     check(packed, reference, [randn(batch, time, (heads + 2 * kv_heads) * size)], monkeypatch)
 
 
@@ -75,7 +83,7 @@ def test_attention_to_one_position_is_its_value() -> None:
 
 def test_attention_with_large_scores_stays_finite_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = (4 * randn(1, 2, 70, 32, seed=i) for i in range(3))
-    check(attention.causal_attention, attention_reference.causal_attention, [q, k, v], monkeypatch)
+    check(attention.causal_attention, partial(attention_reference.attention, causal=True), [q, k, v], monkeypatch)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (2, 65, 384), (1, 5)])
@@ -120,6 +128,19 @@ def test_added_norms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return x + delta, norm_reference.layer_norm(x + delta, weight, bias, 1e-5)
 
     check(added, reference, inputs, monkeypatch)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 65, 128), (1, 1)])
+def test_added_unit_norm(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [3 * randn(*shape) + 1, randn(*shape, seed=1)]
+    function, reference = partial(norm.add_unit_rms_norm, eps=0.1), partial(norm_reference.add_unit_rms_norm, eps=0.1)
+    check(function, reference, inputs, monkeypatch)
+
+
+def test_added_unit_norm_of_nothing_is_nothing() -> None:
+    x = torch.zeros(2, 8, requires_grad=True)
+    norm.add_unit_rms_norm(x, x, 1e-5).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((2, 8), 2 / 1e-5**0.5))
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (5, 14), (2, 65, 256)])

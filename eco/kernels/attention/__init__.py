@@ -1,4 +1,4 @@
-"""Causal self-attention with grouped key and value heads (GQA, arXiv 2305.13245)."""
+"""Self-attention, causal or not, with grouped key and value heads (GQA, arXiv 2305.13245)."""
 
 from torch import Tensor
 
@@ -13,19 +13,26 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
     Returns (B, H, T, D), in any strides.
     """
     if cpu.able(q, k, v, dropout):
-        return cpu.causal_attention(q, k, v)
-    return eager.causal_attention(q, k, v, dropout)
+        return cpu.attention(q, k, v)
+    return eager.attention(q, k, v, True, dropout)
 
 
 def packed_attention(
-    qkv: Tensor, heads: int, kv_heads: int, rotation: tuple[Tensor, Tensor] | None = None, dropout: float = 0.0
+    qkv: Tensor,
+    heads: int,
+    kv_heads: int,
+    rotation: tuple[Tensor, Tensor] | None = None,
+    dropout: float = 0.0,
+    *,
+    causal: bool = True,
 ) -> Tensor:
-    """`causal_attention` from one projection to the next, without a copy of the heads in between.
+    """Attention from one projection to the next, without a copy of the heads in between.
 
     qkv: (B, T, (heads + 2 kv_heads) * D): the query heads, then the key heads, then the value heads.
     rotation: cos and sin, each (T, D/2) fp32, by which queries and keys are turned (see `eco.kernels.rotary`).
+    causal: `causal_attention`; where False, every position sees all T.
     Returns (B, T, heads * D).
     """
-    if cpu.able(*eager.heads_of(qkv, heads, kv_heads), dropout):
+    if causal and cpu.able(*eager.heads_of(qkv, heads, kv_heads), dropout):
         return cpu.packed_attention(qkv, heads, kv_heads, rotation)
-    return eager.packed_attention(qkv, heads, kv_heads, rotation, dropout)
+    return eager.packed_attention(qkv, heads, kv_heads, rotation, causal, dropout)

@@ -41,7 +41,7 @@ def able(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
     )
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """See `eco.kernels.attention.causal_attention`."""
     out: Tensor = _CausalAttention.apply(q, k, v)  # type: ignore[no-untyped-call]
     return out

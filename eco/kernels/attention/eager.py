@@ -1,4 +1,4 @@
-"""Causal attention in plain torch."""
+"""Attention in plain torch."""
 
 import torch
 import torch.nn.functional as F
@@ -7,20 +7,20 @@ from torch import Tensor
 from eco.kernels.rotary.eager import rotate
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """See `eco.kernels.attention.causal_attention`."""
+def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, dropout: float) -> Tensor:
+    """See `eco.kernels.attention.causal_attention`; where not causal, every position sees all."""
     grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal, enable_gqa=grouped)
 
 
 def packed_attention(
-    qkv: Tensor, heads: int, kv_heads: int, rotation: tuple[Tensor, Tensor] | None, dropout: float
+    qkv: Tensor, heads: int, kv_heads: int, rotation: tuple[Tensor, Tensor] | None, causal: bool, dropout: float
 ) -> Tensor:
     """See `eco.kernels.attention.packed_attention`."""
     q, k, v = heads_of(qkv, heads, kv_heads)
     if rotation is not None:
         q, k = rotate(q, *rotation), rotate(k, *rotation)
-    return causal_attention(q, k, v, dropout).transpose(1, 2).flatten(2)
+    return attention(q, k, v, causal, dropout).transpose(1, 2).flatten(2)
 
 
 def heads_of(qkv: Tensor, heads: int, kv_heads: int) -> tuple[Tensor, Tensor, Tensor]:

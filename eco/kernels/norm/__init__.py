@@ -31,6 +31,14 @@ def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[
     return total, eager.rms_norm(total, weight, eps)
 
 
+def add_unit_rms_norm(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    """total / sqrt(mean(total^2) + eps) over the last dimension, where total = x + delta: a block's post-norm, no gain.
+
+    x, delta: (..., D). Computed in fp32, the sum too; returns autocast's dtype, outside autocast that of x.
+    """
+    return eager.add_unit_rms_norm(x, delta, eps)
+
+
 def add_layer_norm(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """x + delta, in the dtype of x, and its `layer_norm`. Both (..., D)."""
     if cpu.able(x, weight, delta):

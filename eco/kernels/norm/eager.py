@@ -14,6 +14,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return F.rms_norm(_wide(x), weight.shape, _wide(weight), eps).to(dtype)
 
 
+def add_unit_rms_norm(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    """See `eco.kernels.norm.add_unit_rms_norm`."""
+    dtype = compute_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.rms_norm(_wide(x) + _wide(delta), x.shape[-1:], eps=eps).to(dtype)
+
+
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     """See `eco.kernels.norm.layer_norm`."""
     dtype = compute_dtype(x)

@@ -9,6 +9,12 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x / torch.sqrt((x * x).mean(-1, keepdim=True) + eps) * weight
 
 
+def add_unit_rms_norm(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    """See `eco.kernels.norm.add_unit_rms_norm`."""
+    total = x + delta
+    return total / torch.sqrt((total * total).mean(-1, keepdim=True) + eps)
+
+
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
     """See `eco.kernels.norm.layer_norm`."""
     centred = x - x.mean(-1, keepdim=True)
