@@ -7,7 +7,7 @@ a dotted key (`--train.steps 500`) or the flat name that the field declares (`--
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, SerializeAsAny, ValidationError, create_model
@@ -15,7 +15,8 @@ from pydantic.fields import FieldInfo
 
 from eco import plugins
 from eco.config import Config, LocalPath, flat_name, nearest, setting
-from eco.data.prepare import DataConfig
+from eco.data.contract import DataConfig
+from eco.data.prepare import TextConfig
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import replacing
 from eco.flags import FROM_PYTHON, Flag
@@ -25,17 +26,35 @@ from eco.optim.contract import OptimizerConfig
 from eco.training.config import CheckpointConfig, LogConfig, TrainConfig
 
 SHIPPED = Path(__file__).parent / "recipes"
-PLUGGED = {"model": ("models", "family"), "optimizer": ("optim", "name")}
-"""Section -> (room of its plug-ins, key that names one). The other keys of such a section are that file's Config."""
+
+
+class Plug(NamedTuple):
+    """A section whose keys are the Config of a plug-in.
+
+    room: where the plug-ins are. key: the section's key that names one. flat: the flat flag that does.
+    otherwise: the Config of a section that names none; without one it must.
+    """
+
+    room: str
+    key: str
+    flat: str
+    otherwise: type[Config] | None = None
+
+
+PLUGS = {
+    "model": Plug("models", "family", "family"),
+    "optimizer": Plug("optim", "name", "optimizer"),
+    "data": Plug("tasks.puzzles", "puzzle", "puzzle", otherwise=TextConfig),
+}
 
 
 class Recipe(Config):
-    """A whole run. `model` and `optimizer` hold the Config of the architecture and optimizer that they name."""
+    """A whole run. `model`, `optimizer` and `data` hold the Config of what they name; see PLUGS."""
 
     description: str = setting("", "One line for `eco recipes`.")
     model: SerializeAsAny[ModelConfig]
     tokenizer: TokenizerConfig = TokenizerConfig()
-    data: DataConfig = DataConfig()
+    data: SerializeAsAny[DataConfig] = TextConfig()
     optimizer: SerializeAsAny[OptimizerConfig]
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -90,9 +109,9 @@ def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
     """
     tree = _read(find(name), seen=())
     for flag in flags:  # the plug-ins first: which keys a section has depends on them
-        for section, (_, key) in PLUGGED.items():
-            if flag.name in (f"{section}.{key}", key if section == "model" else section):
-                tree = _merge(tree, {section: {key: _value(flag, None)}})
+        for section, plug in PLUGS.items():
+            if flag.name in (f"{section}.{plug.key}", plug.flat):
+                tree = _merge(tree, {section: {plug.key: _value(flag, None)}})
     shape = _shape(tree)
     keys = dict(_keys(shape))
     for flag in flags:
@@ -146,9 +165,9 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         if not (isinstance(value, dict) and isinstance(old, dict)):
             merged[key] = value
             continue
-        room, name = PLUGGED.get(key, (None, ""))
-        if room and value.get(name, old.get(name)) != old.get(name):
-            known = plugins.find(room, value[name]).Config.model_fields
+        plug = PLUGS.get(key)
+        if plug and value.get(plug.key, old.get(plug.key)) != old.get(plug.key):
+            known = plugins.find(plug.room, value[plug.key]).Config.model_fields
             old = {k: v for k, v in old.items() if k in known}
         merged[key] = _merge(old, value)
     return merged
@@ -157,11 +176,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _shape(tree: dict[str, Any]) -> type[Recipe]:
     """Recipe with the plugged sections typed as the Configs that `tree` names, so that errors carry whole keys."""
     fields: dict[str, Any] = {}
-    for section, (room, key) in PLUGGED.items():
+    for section, plug in PLUGS.items():
         part = tree.get(section)
-        if not isinstance(part, dict) or key not in part:
-            raise ValueError(f"the recipe has no {section}.{key}; there is: {', '.join(plugins.names(room))}")
-        fields[section] = (plugins.find(room, str(part[key])).Config, ...)
+        if isinstance(part, dict) and plug.key in part:
+            fields[section] = (plugins.find(plug.room, str(part[plug.key])).Config, ...)
+        elif plug.otherwise:
+            fields[section] = (plug.otherwise, plug.otherwise())
+        else:
+            raise ValueError(f"the recipe has no {section}.{plug.key}; there is: {', '.join(plugins.names(plug.room))}")
     return create_model("Recipe", __base__=Recipe, **fields)
 
 

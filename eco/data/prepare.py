@@ -12,6 +12,7 @@ from filelock import FileLock
 from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from eco.config import Config, absolute, setting
+from eco.data.contract import DataConfig
 from eco.data.corpus import Corpus, scan, source_of
 from eco.data.pieces import PATTERN
 from eco.data.store import TokenStore, open_store
@@ -42,7 +43,7 @@ class MixEntry(Config):
     weight: float = setting(1.0, "Its share of the training samples, relative to the other entries.", gt=0)
 
 
-class DataConfig(Config):
+class TextConfig(DataConfig):
     """Which text, how it is split, in what order it is read. Relative paths start at the working directory."""
 
     paths: Paths = setting(
@@ -53,8 +54,6 @@ class DataConfig(Config):
     mix: tuple[MixEntry, ...] = setting((), "Several corpora with weights, instead of paths.")
     text_field: str | None = setting(None, "Field of a record that holds its text; else text, content or code.")
     held_out: float = setting(0.05, "Share of the documents, by hash, that training never sees.", gt=0, lt=1)
-    seed: int = setting(0, "Chooses the order of the samples.", ge=0)
-    workers: int = setting(1, "Threads that read batches ahead; 0 reads each on demand.", flat="num-workers", ge=0)
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -125,7 +124,7 @@ class Prepared:
 
 
 def prepare(
-    data: DataConfig, tokenizer: TokenizerConfig, cache: Path | None = None, say: Callable[[str], None] = lambda _: None
+    data: TextConfig, tokenizer: TokenizerConfig, cache: Path | None = None, say: Callable[[str], None] = lambda _: None
 ) -> Prepared:
     """Scans the corpora, splits them, trains or loads the tokenizer (on the training side alone), opens the stores.
 

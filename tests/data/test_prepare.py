@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from eco.data.prepare import DataConfig, MixEntry, cache_folder, prepare
+from eco.data.prepare import TextConfig, MixEntry, cache_folder, prepare
 from eco.data.stream import IGNORE
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def test_one_corpus(folder: Path) -> None:
     said: list[str] = []
     (folder / "code" / "copy.txt").write_text((folder / "code" / "00.txt").read_text())
-    data = DataConfig(paths=str(folder / "code"), held_out=0.2)  # type: ignore[arg-type]
+    data = TextConfig(paths=str(folder / "code"), held_out=0.2)  # type: ignore[arg-type]
     assert data.paths == (str(folder / "code"),), "a single string is one path"
     prepared = prepare(data, SMALL, folder / "cache", said.append)
     report = prepared.report
@@ -43,13 +43,13 @@ def test_one_corpus(folder: Path) -> None:
 
 def test_a_source_may_be_named_in_front_of_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    named, bare = DataConfig(paths=("files:code",)), DataConfig(paths=("code",))
+    named, bare = TextConfig(paths=("files:code",)), TextConfig(paths=("code",))
     assert named.paths == bare.paths == (str(folder / "code"),)
-    assert DataConfig(paths=("stdlib:",)).paths == ("stdlib:",)
+    assert TextConfig(paths=("stdlib:",)).paths == ("stdlib:",)
 
 
 def test_again_is_equal_and_builds_nothing(folder: Path) -> None:
-    data = DataConfig(paths=(str(folder / "code"),))
+    data = TextConfig(paths=(str(folder / "code"),))
     first, said = prepare(data, SMALL, folder / "cache"), []  # type: ignore[var-annotated]
     second = prepare(data, SMALL, folder / "cache", said.append)
     assert first.report == second.report
@@ -69,7 +69,7 @@ def test_the_tokenizer_sees_the_training_side_alone(folder: Path, monkeypatch: p
         return train(seen, config)
 
     monkeypatch.setattr(Tokenizer, "train", spy)
-    prepared = prepare(DataConfig(paths=(str(folder / "code"),), held_out=0.5), SMALL, folder / "cache")
+    prepared = prepare(TextConfig(paths=(str(folder / "code"),), held_out=0.5), SMALL, folder / "cache")
     sides = [
         [prepared.tokenizer.decode(part.tokens[start:end].tolist()) for start, end in pairwise(part.documents.tolist())]
         for part in (prepared.stores[0].training, prepared.stores[0].held_out)
@@ -80,20 +80,20 @@ def test_the_tokenizer_sees_the_training_side_alone(folder: Path, monkeypatch: p
 
 def test_a_mixture(folder: Path) -> None:
     mix = (MixEntry(paths=str(folder / "code"), weight=3), MixEntry(paths=(str(folder / "prose"),)))  # type: ignore[arg-type]
-    prepared = prepare(DataConfig(mix=mix), SMALL, folder / "cache")
+    prepared = prepare(TextConfig(mix=mix), SMALL, folder / "cache")
     targets = prepared.stream(16).batch(0, 400)["targets"]
     texts = [prepared.tokenizer.decode(row[row != IGNORE].tolist()) for row in targets]
     prose = sum("prose" in text or "snow" in text for text in texts)
     assert 95 <= prose <= 105
     assert len(prepared.held_out(16)) == 2
     with pytest.raises(ValidationError, match="both given"):
-        DataConfig(paths=("a",), mix=mix)
+        TextConfig(paths=("a",), mix=mix)
 
 
 def test_a_given_tokenizer_is_used_as_it_is(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder / "given.json")
     config = TokenizerConfig(path=str(folder / "given.json"))
-    prepared = prepare(DataConfig(paths=(str(folder / "code"),)), config, folder / "cache")
+    prepared = prepare(TextConfig(paths=(str(folder / "code"),)), config, folder / "cache")
     assert prepared.tokenizer.digest == tokenizer.digest
     assert prepared.report.wanted_vocab_size is None
 
@@ -101,13 +101,13 @@ def test_a_given_tokenizer_is_used_as_it_is(folder: Path, tokenizer: Tokenizer) 
 def test_a_vocabulary_that_cannot_be_filled_is_reported(folder: Path) -> None:
     said: list[str] = []
     config = TokenizerConfig(vocab_size=30000)
-    prepared = prepare(DataConfig(paths=(str(folder / "code"),)), config, folder / "cache", said.append)
+    prepared = prepare(TextConfig(paths=(str(folder / "code"),)), config, folder / "cache", said.append)
     assert prepared.tokenizer.vocab_size < 1000
     assert any("30000" in line and "fill" in line for line in said)
 
 
 def test_a_damaged_cached_tokenizer_is_trained_again(folder: Path) -> None:
-    data = DataConfig(paths=(str(folder / "code"),))
+    data = TextConfig(paths=(str(folder / "code"),))
     first = prepare(data, SMALL, folder / "cache")
     [cached] = (folder / "cache").glob("*.tokenizer.json")
     cached.write_text("{")
@@ -115,21 +115,21 @@ def test_a_damaged_cached_tokenizer_is_trained_again(folder: Path) -> None:
 
 
 def test_no_paths_is_the_standard_library(tmp_path: Path) -> None:
-    assert DataConfig().entries() == (MixEntry(paths=("stdlib:",)),)
+    assert TextConfig().entries() == (MixEntry(paths=("stdlib:",)),)
 
 
 def test_relative_paths_start_at_the_working_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ECO_CACHE", str(folder / "elsewhere"))
     assert cache_folder() == folder / "elsewhere"
-    assert prepare(DataConfig(paths=("code",)), SMALL).stores[0].folder.parent == folder / "elsewhere"
+    assert prepare(TextConfig(paths=("code",)), SMALL).stores[0].folder.parent == folder / "elsewhere"
 
 
 def test_errors_name_what_is_wrong(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"no such file or folder: '.*nowhere'"):
-        prepare(DataConfig(paths=("nowhere",)), SMALL, folder / "cache")
+        prepare(TextConfig(paths=("nowhere",)), SMALL, folder / "cache")
     with pytest.raises(ValueError, match=r"nowhere\.json"):
-        prepare(DataConfig(paths=(str(folder / "code"),)), TokenizerConfig(path="nowhere.json"), folder / "cache")
+        prepare(TextConfig(paths=(str(folder / "code"),)), TokenizerConfig(path="nowhere.json"), folder / "cache")
     (folder / "file").write_text("")
     with pytest.raises(ValueError, match="ECO_CACHE"):
-        prepare(DataConfig(paths=(str(folder / "code"),)), SMALL, folder / "file" / "cache")
+        prepare(TextConfig(paths=(str(folder / "code"),)), SMALL, folder / "file" / "cache")

@@ -125,7 +125,7 @@ def test_two_processes_that_start_together_build_once(tmp_path: Path) -> None:
         (tmp_path / f"{number}.py").write_text(f"def f{number}(x):\n    return x + {number}\n" * 50)
     program = (
         "import sys; from pathlib import Path; from eco.data.prepare import *\n"
-        f"prepared = prepare(DataConfig(paths={str(tmp_path)!r}), TokenizerConfig(vocab_size=400),\n"
+        f"prepared = prepare(TextConfig(paths={str(tmp_path)!r}), TokenizerConfig(vocab_size=400),\n"
         f"                   Path({str(tmp_path / 'cache')!r}), print)\n"
         "print('sum', int(prepared.stores[0].training.tokens.sum()), prepared.tokenizer.digest)\n"
     )
