@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eco.models.contract import Batch, Model
+from eco.models.contract import Batch, Carry, Model
 from eco.observe.phases import Phases
 from eco.training.callbacks import Callback, Row
 from eco.training.config import TrainConfig
 from eco.training.distributed import World
+from eco.training.feed import Feed
 from eco.training.ledger import Ledger
 from eco.training.precision import Precision
 from eco.training.schedule import learning_rate_factor
@@ -69,14 +70,12 @@ class Trainer:
             if callback.is_feature:
                 self.ledger.enable(callback.name)
         self.step = 0
-        self.position = 0
         self.tokens = 0
         self.seconds = 0.0
         self.skipped_steps = 0
-        self.carry: Any = None
+        self.carry: Carry | None = None
         self.micro_batch = min(config.batch_size, self.world.share(config.samples_per_step))
-        self._source = source
-        self._batches: Iterator[Batch] | None = None
+        self.feed = Feed(source, config.samples_per_step, self.world)
         self._restore = restore
         self._note = note
         self._nonfinite_in_a_row = 0
@@ -142,15 +141,12 @@ class Trainer:
 
     def _guarded_step(self) -> Row | None:
         """One step, with the answers to a lack of memory and to a loss that is not finite; None: went back."""
-        if self._batches is None:
-            self._batches = self._source(self.position)
         with self.phases("data"):
-            batch = next(self._batches)
+            batch = self.feed.next(self.carry)
         while (row := self._step_unless_out_of_memory(batch)) is None:
             self.micro_batch = max(1, self.micro_batch // 2)
             self._note(f"out of memory: the micro-batch is now {self.micro_batch} samples, accumulated more often")
         self.step += 1
-        self.position += self.samples_per_step
         self.tokens += batch["tokens"].numel() * self.world.size
         if not row["skipped"]:
             self._nonfinite_in_a_row = 0
@@ -198,12 +194,13 @@ class Trainer:
         samples = len(batch["tokens"])
         means: dict[str, Tensor] = {}
         metrics: dict[str, float | Tensor] = {}
-        carry = self.carry
+        carries: list[Carry] = []
         for first in range(0, samples, self.micro_batch):
-            micro = {name: value[first : first + self.micro_batch] for name, value in batch.items()}
+            rows = slice(first, first + self.micro_batch)
+            micro = _cut(batch, rows)
             share = len(micro["tokens"]) / samples
             with self.phases("forward"), self.precision.autocast():
-                output = self._training_step(micro, carry)
+                output = self._training_step(micro, _cut(self.carry, rows) if self.carry else None)
                 weights = self.config.loss_weights
                 if unknown := sorted(weights.keys() - output.losses.keys()):
                     raise ValueError(
@@ -215,8 +212,9 @@ class Trainer:
                 self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             for name, loss in {"total": total, **output.losses}.items():
                 means[name] = means.get(name, 0.0) + loss.detach() * share
-            carry, metrics = output.carry, output.metrics
-        self.carry = carry  # only now: a batch that ran out of memory is computed again from the old one
+            metrics = output.metrics
+            carries += [output.carry] if output.carry else []
+        self.carry = _joined(carries)  # only now: a batch that ran out of memory is computed again from the old one
         self.world.average(p.grad for p in self._parameters if p.grad is not None)
         self.world.average(means.values())
         return means, metrics
@@ -238,7 +236,7 @@ class Trainer:
         self._note(f"step {self.step}: the loss is not finite; the step is skipped")
         if self._nonfinite_in_a_row < NONFINITE_IN_A_ROW:
             return False
-        failed, position, skipped = self.step, self.position, self.skipped_steps
+        failed, position, skipped = self.step, self.feed.position, self.skipped_steps
         in_vain = failed <= self._rolled_back_from
         if in_vain or not self._restore():
             why = "going back to a checkpoint did not help" if in_vain else "there is no checkpoint to go back to"
@@ -247,34 +245,57 @@ class Trainer:
                 "a lower --lr, a longer --warmup-steps or --precision fp32 often mends it"
             )
         self._rolled_back_from = failed + NONFINITE_IN_A_ROW
-        self.position, self.skipped_steps, self._nonfinite_in_a_row = position, skipped, 0
+        self.feed.position, self.skipped_steps, self._nonfinite_in_a_row = position, skipped, 0
         self._note(f"back to the checkpoint of step {self.step}, going on with the samples after {position}")
         return True
 
     def state_dict(self) -> dict[str, Any]:
         """All state of the loop beside model and optimizer: numbers, and the tensors of carry and callbacks."""
         return {
-            "step": self.step, "position": self.position, "tokens": self.tokens, "seconds": self.seconds,
+            "step": self.step, "position": self.feed.position, "tokens": self.tokens, "seconds": self.seconds,
             "skipped_steps": self.skipped_steps, "nonfinite_in_a_row": self._nonfinite_in_a_row,
-            "rolled_back_from": self._rolled_back_from, "carry": self.carry,
+            "rolled_back_from": self._rolled_back_from,
+            "carry": self.carry, "rows": self.feed.rows if self.carry else None,
             "batch_size": self.config.batch_size, "micro_batch": self.micro_batch,
             "scaler": self.precision.scaler.state_dict(), "ledger": self.ledger.state_dict(),
             "callbacks": {c.name: c.state_dict() for c in self.callbacks if c.name},
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, self.position, self.tokens = state["step"], state["position"], state["tokens"]
+        self.step, self.feed.position, self.tokens = state["step"], state["position"], state["tokens"]
         self.seconds, self.skipped_steps = state["seconds"], state["skipped_steps"]
         self._nonfinite_in_a_row, self._rolled_back_from = state["nonfinite_in_a_row"], state["rolled_back_from"]
-        self.carry = state["carry"]
         if state["batch_size"] == self.config.batch_size:  # else the new size has yet to show whether it fits
             self.micro_batch = state["micro_batch"]
+        self._take_up(state["carry"], state["rows"])
         if state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
         for callback in self.callbacks:
             if callback.name in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.name])
         self.ledger.load_state_dict(state["ledger"])
+
+    def _take_up(self, carry: Carry | None, rows: Batch | None) -> None:
+        """Goes on with the samples that a model was working on; a batch of another size starts with new ones."""
+        same_size = carry and rows and len(rows["tokens"]) == self.world.share(self.samples_per_step)
+        device = self.precision.device
+        self.carry = _moved(carry, device) if carry and same_size else None
+        self.feed.rows = _moved(rows, device) if rows and same_size else {}
+
+
+def _cut(tensors: dict[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: tensor[rows] for name, tensor in tensors.items()}
+
+
+def _joined(parts: list[Carry]) -> Carry | None:
+    """The carries of the micro-batches as that of the batch; None where there are none."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -39,7 +39,7 @@ def test_training_follows_plain_gradient_descent():
                 parameter -= 0.1 * parameter.grad
     torch.testing.assert_close(weights(model), weights(reference))
     assert run.tokens == 3 * 8 * 4
-    assert run.position == 24
+    assert run.feed.position == 24
 
 
 def test_accumulated_micro_batches_equal_one_large_batch():
@@ -129,7 +129,7 @@ def test_three_nan_losses_in_a_row_go_back_to_the_checkpoint_and_on_with_later_d
     run.fit()
     assert rows.returns == [2]
     assert [row["step"] for row in rows.rows] == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8, 9, 10]
-    assert run.position == (7 + 8) * 8  # seven batches before going back, eight steps after it
+    assert run.feed.position == (7 + 8) * 8  # seven batches before going back, eight steps after it
     assert weights(model).isfinite().all()
     assert run.skipped_steps == 3
 
@@ -153,12 +153,6 @@ def test_budgets_of_tokens_and_minutes_end_the_run():
     assert run.seconds_left == pytest.approx(0.06)
     assert run.fit() == "minutes"
     assert run.seconds_left <= 0
-
-
-def test_the_carry_reaches_the_next_step():
-    run = trainer(Toy(), steps=5)
-    run.fit()
-    assert run.carry == 5
 
 
 def test_a_callback_can_stop_the_run():
