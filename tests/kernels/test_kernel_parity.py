@@ -86,6 +86,16 @@ def test_attention_with_large_scores_stays_finite_and_right(monkeypatch: pytest.
     check(attention.causal_attention, partial(attention_reference.attention, causal=True), [q, k, v], monkeypatch)
 
 
+def test_far_off_scores_leave_no_room_for_the_padding(cpp: None) -> None:
+    q = torch.full((1, 70, 32), 6.0)  # scores of -204: a key that does not exist would have one of 0
+    qkv = torch.cat((q, -q, randn(1, 70, 32)), 2).bfloat16().requires_grad_()
+    out = attention.packed_attention(qkv, 1, 1, causal=False)
+    torch.testing.assert_close(out[0, 0].float(), qkv[0, :, 64:].float().mean(0), rtol=0, atol=2e-3)
+    out.sum().backward()
+    assert qkv.grad is not None
+    torch.testing.assert_close(qkv.grad[..., 64:], torch.ones(1, 70, 32).bfloat16(), rtol=0, atol=8e-3)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (2, 65, 384), (1, 5)])
 @pytest.mark.parametrize("kind", ["rms", "layer", "layer without bias"])
 def test_norms(shape: tuple[int, ...], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +140,7 @@ def test_added_norms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check(added, reference, inputs, monkeypatch)
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (2, 65, 128), (1, 1)])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 65, 128), (3, 33)])
 def test_added_unit_norm(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = [3 * randn(*shape) + 1, randn(*shape, seed=1)]
     function, reference = partial(norm.add_unit_rms_norm, eps=0.1), partial(norm_reference.add_unit_rms_norm, eps=0.1)

@@ -13,7 +13,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> T
     Returns (B, H, T, D), in any strides.
     """
     if cpu.able(q, k, v, dropout):
-        return cpu.attention(q, k, v)
+        return cpu.causal_attention(q, k, v)
     return eager.attention(q, k, v, True, dropout)
 
 
@@ -33,6 +33,6 @@ def packed_attention(
     causal: `causal_attention`; where False, every position sees all T.
     Returns (B, T, heads * D).
     """
-    if causal and cpu.able(*eager.heads_of(qkv, heads, kv_heads), dropout):
-        return cpu.packed_attention(qkv, heads, kv_heads, rotation)
+    if cpu.able(*eager.heads_of(qkv, heads, kv_heads), dropout):
+        return cpu.packed_attention(qkv, heads, kv_heads, rotation, causal)
     return eager.packed_attention(qkv, heads, kv_heads, rotation, causal, dropout)

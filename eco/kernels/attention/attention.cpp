@@ -1,8 +1,9 @@
-// Causal attention in bf16, forward and backward, one key-value head at a time in cache (after FlashAttention,
+// Attention in bf16, causal or not, forward and backward, one key-value head at a time in cache (after FlashAttention,
 // arXiv 2205.14135): scores and weights never reach memory. Scores and sums are fp32.
 //
 // Heads are read and written where the projections put them: (batch, head, time) have strides, the head's D numbers are
 // contiguous. Rotary angles, if given, turn queries and keys on the way in and their gradients on the way out.
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -23,7 +24,10 @@ struct Shape {
     int64_t B, H, Hkv, T, D;
     float scale;
     const float *cos, *sin;  // (T, D/2), or null
+    int64_t causal;          // 1: a query sees the keys up to its own, 0: all T
     int64_t padded() const { return (T + ROWS - 1) / ROWS * ROWS; }
+    // How many keys the queries t .. t + ROWS - 1 are multiplied with; those that a query does not see weigh nothing.
+    int64_t keys_for(int64_t t) const { return causal ? t + ROWS : padded(); }
 };
 
 template <class T>
@@ -161,12 +165,12 @@ void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v
     }
     for (int64_t h = hk * group; h < (hk + 1) * group; h++)
         for (int64_t t = 0; t < P; t += ROWS) {
-            const int64_t n = t + ROWS;
+            const int64_t n = s.keys_for(t);
             float sums[ROWS], tops[ROWS];
             load_rows(s, q, b, h, t, true, block);
             product(ROWS, n, D, block, D, keys, P, scores, n);
             for (int64_t r = 0; r < ROWS; r++) {
-                for (int64_t j = t + r + 1; j < n; j++) scores[r * n + j] = -INFINITY;  // the future
+                for (int64_t j = s.causal ? t + r + 1 : s.T; j < n; j++) scores[r * n + j] = -INFINITY;
                 sums[r] = weigh(scores + r * n, n, s.scale, weights + r * n, &tops[r]);
             }
             product(ROWS, D, n, weights, n, values, D, mixed, D);
@@ -199,7 +203,7 @@ void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &
     std::memset(dvalues, 0, P * D * sizeof(float));
     for (int64_t h = hk * group; h < (hk + 1) * group; h++)
         for (int64_t t = 0; t < P; t += ROWS) {
-            const int64_t n = t + ROWS;
+            const int64_t n = s.keys_for(t);
             float log_sums[ROWS], deltas[ROWS];
             load_rows(s, q, b, h, t, true, block);
             load_rows(s, dout, b, h, t, false, dblock);
@@ -208,8 +212,8 @@ void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &
             product(n, ROWS, D, keys, D, pairs, ROWS, scores, ROWS);
             pair_columns(dblock, ROWS, D, pairs, ROWS);
             product(n, ROWS, D, values, D, pairs, ROWS, dweights, ROWS);
-            for (int64_t j = 1; j < ROWS; j++)  // queries before key t + j do not see it
-                for (int64_t r = 0; r < j; r++) scores[(t + j) * ROWS + r] = -INFINITY;
+            for (int64_t j = s.causal ? t : s.T; j < n; j++)  // hidden from the queries before it, or from all
+                std::fill_n(scores + j * ROWS, s.causal ? j - t : ROWS, -INFINITY);
             weigh_backward(scores, dweights, n, s.scale, log_sums, deltas, weights, dscores, dscore_pairs);
             pair_rows(dblock, ROWS, D, pairs);
             product(n, D, ROWS, weights, ROWS, pairs, D, dvalues, D, true);

@@ -1,4 +1,4 @@
-"""Causal attention by the C++ in attention.cpp: bf16 on the CPU."""
+"""Attention by the C++ in attention.cpp: bf16 on the CPU."""
 
 import ctypes
 import math
@@ -26,6 +26,7 @@ class _Shape(ctypes.Structure):
         ("scale", ctypes.c_float),
         ("cos", ctypes.c_void_p),
         ("sin", ctypes.c_void_p),
+        ("causal", ctypes.c_int64),
     )
 
 
@@ -41,16 +42,16 @@ def able(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
     )
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """See `eco.kernels.attention.causal_attention`."""
     out: Tensor = _CausalAttention.apply(q, k, v)  # type: ignore[no-untyped-call]
     return out
 
 
-def packed_attention(qkv: Tensor, heads: int, kv_heads: int, rotation: Rotation | None) -> Tensor:
+def packed_attention(qkv: Tensor, heads: int, kv_heads: int, rotation: Rotation | None, causal: bool) -> Tensor:
     """See `eco.kernels.attention.packed_attention`."""
     cos, sin = (None, None) if rotation is None else (angle.contiguous() for angle in rotation)
-    out: Tensor = _PackedAttention.apply(qkv, heads, kv_heads, cos, sin)  # type: ignore[no-untyped-call]
+    out: Tensor = _PackedAttention.apply(qkv, heads, kv_heads, cos, sin, causal)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -58,7 +59,7 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = _rows_contiguous(q), _rows_contiguous(k), _rows_contiguous(v)
-        out, log_sums = _forward(q, k, v, None, None)
+        out, log_sums = _forward(_shape(q, k, None, None, True), q, k, v)
         ctx.save_for_backward(q, k, v, out, log_sums)
         return out
 
@@ -67,40 +68,45 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v, out, log_sums = ctx.saved_tensors
         gradients = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        _backward(q, k, v, out, _rows_contiguous(dout), log_sums, gradients, None, None)
+        _backward(_shape(q, k, None, None, True), q, k, v, out, _rows_contiguous(dout), log_sums, gradients)
         return gradients
 
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, heads: int, kv_heads: int, cos: Tensor | None, sin: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, qkv: Tensor, heads: int, kv_heads: int, cos: Tensor | None, sin: Tensor | None, causal: bool
+    ) -> Tensor:
         qkv = _rows_contiguous(qkv)
-        out, log_sums = _forward(*heads_of(qkv, heads, kv_heads), cos, sin)
+        q, k, v = heads_of(qkv, heads, kv_heads)
+        out, log_sums = _forward(_shape(q, k, cos, sin, causal), q, k, v)
         ctx.save_for_backward(qkv, out, log_sums, cos, sin)
-        ctx.heads, ctx.kv_heads = heads, kv_heads
+        ctx.heads, ctx.kv_heads, ctx.causal = heads, kv_heads, causal
         return out.transpose(1, 2).flatten(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dmerged: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, dmerged: Tensor) -> tuple[Tensor | None, ...]:
         qkv, out, log_sums, cos, sin = ctx.saved_tensors
         dout = _rows_contiguous(dmerged).view(out.transpose(1, 2).shape).transpose(1, 2)
         dqkv = torch.empty_like(qkv)
-        inputs = heads_of(qkv, ctx.heads, ctx.kv_heads)
-        _backward(*inputs, out, dout, log_sums, heads_of(dqkv, ctx.heads, ctx.kv_heads), cos, sin)
-        return dqkv, None, None, None, None
+        q, k, v = heads_of(qkv, ctx.heads, ctx.kv_heads)
+        gradients = heads_of(dqkv, ctx.heads, ctx.kv_heads)
+        _backward(_shape(q, k, cos, sin, ctx.causal), q, k, v, out, dout, log_sums, gradients)
+        return dqkv, None, None, None, None, None
 
 
-def _forward(q: Tensor, k: Tensor, v: Tensor, cos: Tensor | None, sin: Tensor | None) -> tuple[Tensor, Tensor]:
+def _forward(shape: _Shape, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """The result (B, H, T, D), laid out as (B, T, H, D), and each row's log of the sum of exponents (B, H, T)."""
     batch, heads, time, size = q.shape
     out = torch.empty(batch, time, heads, size, dtype=q.dtype).transpose(1, 2)
     log_sums = torch.empty(batch, heads, time)
-    native.call("attention_forward", _shape(q, k, cos, sin), *map(_heads, (q, k, v, out)), log_sums)
+    native.call("attention_forward", shape, *map(_heads, (q, k, v, out)), log_sums)
     return out, log_sums
 
 
 def _backward(
+    shape: _Shape,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -108,18 +114,17 @@ def _backward(
     dout: Tensor,
     log_sums: Tensor,
     gradients: tuple[Tensor, Tensor, Tensor],
-    cos: Tensor | None,
-    sin: Tensor | None,
 ) -> None:
     """Fills the `gradients` of q, k and v."""
     inputs = map(_heads, (q, k, v, out, dout))
-    native.call("attention_backward", _shape(q, k, cos, sin), *inputs, log_sums, *map(_heads, gradients))
+    native.call("attention_backward", shape, *inputs, log_sums, *map(_heads, gradients))
 
 
-def _shape(q: Tensor, k: Tensor, cos: Tensor | None, sin: Tensor | None) -> _Shape:
+def _shape(q: Tensor, k: Tensor, cos: Tensor | None, sin: Tensor | None, causal: bool) -> _Shape:
+    """It points to the angles: they must stay referenced while it is used."""
     angles = (None if angle is None else angle.data_ptr() for angle in (cos, sin))
     batch, heads, time, size = q.shape
-    return _Shape(batch, heads, k.shape[1], time, size, 1 / math.sqrt(size), *angles)
+    return _Shape(batch, heads, k.shape[1], time, size, 1 / math.sqrt(size), *angles, causal)
 
 
 def _heads(x: Tensor) -> _Heads:

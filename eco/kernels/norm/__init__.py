@@ -36,6 +36,8 @@ def add_unit_rms_norm(x: Tensor, delta: Tensor, eps: float) -> Tensor:
 
     x, delta: (..., D). Computed in fp32, the sum too; returns autocast's dtype, outside autocast that of x.
     """
+    if x.dtype == delta.dtype and cpu.able(x, None, delta):
+        return cpu.add_unit_rms_norm(x, delta, eps)
     return eager.add_unit_rms_norm(x, delta, eps)
 
 

@@ -19,12 +19,12 @@ class _Sizes(ctypes.Structure):
     )
 
 
-def able(x: Tensor, weight: Tensor, delta: Tensor | None = None) -> bool:
+def able(x: Tensor, weight: Tensor | None, delta: Tensor | None = None) -> bool:
     """Whether the C++ does these: rows of fp32 to fp32 or bf16, or of bf16 to bf16, fp32 weights."""
     out = native.compute_dtype(x)
     return (
         (x.dtype, out) in _PAIRS
-        and weight.dtype == torch.float32
+        and (weight is None or weight.dtype == torch.float32)
         and x.numel() > 0
         and (delta is None or (delta.shape == x.shape and delta.dtype == out))
         and native.usable(x, weight, delta)
@@ -50,6 +50,12 @@ def add_rms_norm(x: Tensor, delta: Tensor, weight: Tensor, eps: float) -> tuple[
     """See `eco.kernels.norm.add_rms_norm`."""
     total, out = _AddNorm.apply(x, delta, weight, None, eps, False)  # type: ignore[no-untyped-call]
     return total, out
+
+
+def add_unit_rms_norm(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    """See `eco.kernels.norm.add_unit_rms_norm`; both of one dtype."""
+    out: Tensor = _AddUnitNorm.apply(x, delta, eps)  # type: ignore[no-untyped-call]
+    return out
 
 
 def add_layer_norm(x: Tensor, delta: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
@@ -86,6 +92,27 @@ class _AddNorm(torch.autograd.Function):
     def backward(ctx: Any, dtotal: Tensor, dout: Tensor) -> tuple[Tensor | None, ...]:
         ddelta = torch.empty_like(dout, memory_format=torch.contiguous_format)
         return *_backward(ctx, dout, dtotal.contiguous(), ddelta), None, None
+
+
+class _AddUnitNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, delta: Tensor, eps: float) -> Tensor:
+        x, delta = x.contiguous(), delta.contiguous()
+        out, scales = torch.empty_like(x), torch.empty(_rows(x))
+        sizes = _Sizes(_rows(x), x.shape[-1], eps, False)
+        native.call(f"add_unit_norm_{native.type_name(x.dtype)}", sizes, x, delta, out, scales)
+        ctx.save_for_backward(out, scales)
+        ctx.sizes = sizes
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, None]:
+        out, scales = ctx.saved_tensors
+        dout, gradient = dout.contiguous(), torch.empty_like(out)
+        name = f"add_unit_norm_backward_{native.type_name(out.dtype)}"
+        native.call(name, ctx.sizes, out, scales, dout, gradient)
+        return gradient, gradient, None
 
 
 def _rows(x: Tensor) -> int:

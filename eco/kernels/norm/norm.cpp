@@ -100,6 +100,44 @@ void norm_backward(const Sizes &s, const X *x, const float *weight, const float 
         for (int64_t i = 0; i < width; i++) dbias[i] += sums[(2 * part + 1) * width + i];
 }
 
+// y = (x + delta) * scale, where scale = 1 / sqrt(mean((x + delta)^2) + eps); the sum is never rounded to X.
+template <class X>
+void add_unit_norm(const Sizes &s, const X *x, const X *delta, X *y, float *scales) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < s.rows; r++) {
+        const int64_t at = r * s.width;
+        const auto total = [&](int64_t i, auto kind) {
+            using N = decltype(kind);
+            return get<N>(x + at + i) + get<N>(delta + at + i);
+        };
+        const float squares = sum_each(s.width, [&](int64_t i, auto kind) {
+            const auto t = total(i, kind);
+            return t * t;
+        });
+        const float scale = 1.0f / std::sqrt(squares / float(s.width) + s.eps);
+        for_each(s.width, [&](int64_t i, auto kind) { put(y + at + i, total(i, kind) * scale); });
+        scales[r] = scale;
+    }
+}
+
+// dx = scale * (dy - y * mean(dy * y)), and delta's gradient is the same: the output stands for the input.
+template <class X>
+void add_unit_norm_backward(const Sizes &s, const X *y, const float *scales, const X *dy, X *dx) {
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < s.rows; r++) {
+        const int64_t at = r * s.width;
+        const float along = sum_each(s.width, [&](int64_t i, auto kind) {
+            using N = decltype(kind);
+            return get<N>(dy + at + i) * get<N>(y + at + i);
+        });
+        const float mean = along / float(s.width);
+        for_each(s.width, [&](int64_t i, auto kind) {
+            using N = decltype(kind);
+            put(dx + at + i, (get<N>(dy + at + i) - get<N>(y + at + i) * mean) * scales[r]);
+        });
+    }
+}
+
 }  // namespace
 
 // NAME: the type of the rows, then that of the result.
@@ -117,3 +155,15 @@ void norm_backward(const Sizes &s, const X *x, const float *weight, const float 
 FOR_TYPES(float32_float32, float, float)
 FOR_TYPES(float32_bfloat16, float, bf16)
 FOR_TYPES(bfloat16_bfloat16, bf16, bf16)
+
+#define FOR_TYPE(NAME, X)                                                                                              \
+    extern "C" void eco_add_unit_norm_##NAME(const Sizes *s, const X *x, const X *delta, X *y, float *scales) {        \
+        add_unit_norm<X>(*s, x, delta, y, scales);                                                                     \
+    }                                                                                                                  \
+    extern "C" void eco_add_unit_norm_backward_##NAME(const Sizes *s, const X *y, const float *scales, const X *dy,    \
+                                                      X *dx) {                                                         \
+        add_unit_norm_backward<X>(*s, y, scales, dy, dx);                                                              \
+    }
+
+FOR_TYPE(float32, float)
+FOR_TYPE(bfloat16, bf16)
