@@ -1,0 +1,73 @@
+"""Makes Sudokus: a random complete grid, from which clues are taken as long as the solution stays the only one.
+
+Puzzle i of a seed is the same however many are made at once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from eco.tasks.puzzles.grids.sudoku_board import Board, Cells, Digits, Sudoku, Wanted
+from eco.tasks.puzzles.grids.sudoku_solver import candidates, search, solve
+from eco.tasks.puzzles.grids.sudoku_symmetry import Seen
+
+_BATCH = 2048
+"""Most puzzles made at once: enough that numpy's fixed cost per operation does not matter; 27 MB of search at 9x9."""
+
+_PATIENCE = 8192
+"""Attempts without a new puzzle after which there are taken to be no more."""
+
+
+def inequivalent(key: Sequence[int], board: Board, wanted: Wanted, seen: Seen) -> Iterator[Sudoku]:
+    """Puzzles and their solutions, (L,) each, none equivalent to one that was seen; ends when there seem to be no more.
+
+    key: seeds. Batches grow, as the first may suffice.
+    """
+    start, count, last_new = 0, 64, 0
+    while start - last_new < _PATIENCE:
+        puzzles, answers = generate(key, start, count, board, wanted)
+        start, count = start + count, min(2 * count, _BATCH)
+        new = seen.admit(puzzles)
+        if new.any():
+            last_new = start
+        yield from zip(puzzles[new], answers[new], strict=True)
+
+
+def generate(key: Sequence[int], start: int, count: int, board: Board, wanted: Wanted) -> tuple[Digits, Digits]:
+    """Puzzles `start` to `start + count - 1` and their solutions, (N, L) each; N is less than count where puzzles were
+    too easy. `key`: seeds.
+    """
+    first_guess = np.empty((count, board.length), dtype=np.uint8)
+    order = np.empty((count, board.length), dtype=np.int64)
+    aims = np.empty(count, dtype=np.int64)
+    for lane in range(count):
+        rng = np.random.default_rng([*key, start + lane])
+        first_guess[lane] = rng.integers(1, board.size + 1, board.length)
+        order[lane] = rng.permutation(board.length)
+        aims[lane] = rng.integers(wanted.clues[0], wanted.clues[1] + 1)
+    blank = np.zeros((count, board.length), dtype=np.uint8)
+    answers = search(candidates(blank, board), board, 1, first_guess).first
+    puzzles = dig(answers, order, aims, board)
+    if wanted.min_guesses:
+        hard = solve(puzzles, board).guesses >= wanted.min_guesses
+        puzzles, answers = puzzles[hard], answers[hard]
+    return puzzles, answers
+
+
+def dig(answers: Digits, order: Cells, aims: Cells, board: Board) -> Digits:
+    """Takes clues from complete grids (N, L), trying each cell once in the order (N, L) that is given for its grid.
+
+    A clue can go if no other digit in its place has a solution. One that has to stay has to stay for good, as fewer
+    clues only admit more solutions: a grid that does not reach its aim (N,) is minimal.
+    """
+    puzzles = answers.copy()
+    for cell in order.T:
+        lanes = np.flatnonzero(np.count_nonzero(puzzles, axis=1) > aims)
+        cell = cell[lanes]
+        trial = puzzles[lanes]
+        trial[np.arange(lanes.size), cell] = 0
+        others = candidates(trial, board)
+        others[np.arange(lanes.size), cell] ^= np.uint16(1) << (answers[lanes, cell] - 1)
+        free = search(others, board, limit=1).count == 0
+        puzzles[lanes[free], cell[free]] = 0
+    return puzzles
