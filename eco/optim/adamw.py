@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from eco.config import setting
-from eco.optim.contract import OptimizerConfig, decay_groups
+from eco.optim.contract import OptimizerConfig, decay_groups, dense_parameters
 
 
 class Config(OptimizerConfig):
@@ -18,6 +18,5 @@ class Config(OptimizerConfig):
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters of `model`; a tied parameter counts once."""
-    trainable = (parameter for parameter in model.parameters() if parameter.requires_grad)
-    groups = decay_groups(trainable, config)
+    groups = decay_groups(dense_parameters(model), config)
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)

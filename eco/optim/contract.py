@@ -2,7 +2,8 @@
 
 A file in this folder is an optimizer; the recipe's `optimizer.name` is the file's name. `build` takes the trainable
 parameters of the model and puts them into groups, each with its `initial_lr`: before each step the trainer sets `lr` to
-`initial_lr` times the factor of its schedule. Parameters are fp32 and their own master copy. The whole state goes
+`initial_lr` times the factor of its schedule. Parameters are fp32 and their own master copy. A puzzle table, of which a
+step touches few rows, asks for no dense gradient and needs an optimizer with a rule for it. The whole state goes
 through `state_dict` and `load_state_dict`; the next step is then bit-identical to that of the optimizer that was saved.
 """
 
@@ -23,6 +24,25 @@ class OptimizerConfig(Config):
     weight_decay: float = setting(
         0.1, "Decoupled weight decay of the matrices; vectors never decay.", flat="weight-decay", ge=0
     )
+
+
+def tables(model: nn.Module) -> list[nn.Parameter]:
+    """The puzzle tables of `model`: parameters marked `is_table`, whose `grad` is sparse (rows, width), if any."""
+    return [parameter for parameter in model.parameters() if getattr(parameter, "is_table", False)]
+
+
+def dense_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The trainable parameters of `model`, a tied one once, for an optimizer that has no rule for tables.
+
+    Raises:
+        ValueError: the model has a table; it would never be trained.
+    """
+    if tables(model):
+        raise ValueError(
+            "the model has a puzzle table, which this optimizer does not train; take optimizer.name adam_atan2, or a "
+            "model without one (model.puzzle_width 0)"
+        )
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], config: OptimizerConfig, **options: Any) -> list[dict[str, Any]]:

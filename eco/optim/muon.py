@@ -16,7 +16,7 @@ from torch.optim.adamw import adamw
 
 from eco import machine
 from eco.config import setting
-from eco.optim.contract import OptimizerConfig, decay_groups
+from eco.optim.contract import OptimizerConfig, decay_groups, dense_parameters
 from eco.optim.parts.polar import orthogonalise
 
 STACK_ELEMENTS = 1 << 23
@@ -36,7 +36,7 @@ class Config(OptimizerConfig):
 def build(config: Config, model: nn.Module) -> "Muon":
     """Muon for the trainable hidden matrices of `model`, AdamW for the rest."""
     blocks = hidden_matrices(model)
-    others = [p for p in model.parameters() if p.requires_grad and p not in blocks]
+    others = [p for p in dense_parameters(model) if p not in blocks]
     groups: list[dict[str, Any]] = decay_groups(blocks, config, orthogonal=True, momentum=config.momentum)
     # `fused` also tells torch that the step counts of this group live on the parameters' device
     groups += decay_groups(

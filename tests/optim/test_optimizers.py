@@ -1,4 +1,4 @@
-"""Both optimizers: who owns which parameter, what a step does, and that a restored one goes on bit by bit."""
+"""All optimizers: who owns which parameter, what a step does, and that a restored one goes on bit by bit."""
 
 import copy
 from typing import Any
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from eco import plugins
-from eco.optim import adamw, muon
+from eco.optim import adam_atan2, adamw, muon
 
-OPTIMIZERS: list[tuple[Any, Any]] = [(adamw, adamw.Config()), (muon, muon.Config())]
+OPTIMIZERS: list[tuple[Any, Any]] = [(adamw, adamw.Config()), (muon, muon.Config()), (adam_atan2, adam_atan2.Config())]
 
 
 class Tiny(nn.Module):
@@ -49,8 +49,8 @@ def steps(model: Tiny, optimizer: torch.optim.Optimizer, count: int, start: int 
     return float(loss.detach())
 
 
-def test_the_room_has_both() -> None:
-    assert {"adamw", "muon"} <= set(plugins.names("optim"))
+def test_the_room_has_them() -> None:
+    assert {"adamw", "muon", "adam_atan2"} <= set(plugins.names("optim"))
 
 
 @pytest.mark.parametrize(("module", "config"), OPTIMIZERS)
