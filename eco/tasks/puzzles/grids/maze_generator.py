@@ -49,7 +49,8 @@ def _pick(rng: np.random.Generator, cells: NDArray[np.bool_]) -> NDArray[np.intp
     """One of the marked cells of each row of (N, M), all equally likely: (N,)."""
     lots = rng.random(cells.shape, dtype=np.float32)
     lots[~cells] = -1
-    return lots.argmax(axis=1)
+    picked: NDArray[np.intp] = lots.argmax(axis=1)
+    return picked
 
 
 def _open_rooms(rng: np.random.Generator, mazes: int, size: int, loops: float) -> NDArray[np.bool_]:
