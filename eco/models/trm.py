@@ -165,15 +165,12 @@ class TRM(RecursiveModel):
         return y
 
     def read(self, latent: Latent) -> tuple[Tensor, Tensor]:
-        logits, halting = self._heads(latent)
-        return logits, halting[:, 0]
+        return self.head(latent.answer[:, self.config.prefix :]), self._halting(latent)[:, 0]
 
-    def _heads(self, latent: Latent) -> tuple[Tensor, Tensor]:
-        """Logits (B, L, V) of the cells; fp32 ones (B, 1) of halting, (B, 2) of halting and going on where `halt` says so.
-
-        The first position tells whether the answer is right.
-        """
-        return self.head(latent.answer[:, self.config.prefix :]), self.halt_head(latent.answer[:, 0]).float()
+    def _halting(self, latent: Latent) -> Tensor:
+        """Logits in fp32 or wider, read at the first position: (B, 1) of halting, (B, 2) where `halt` is "continue"."""
+        logits: Tensor = self.halt_head(latent.answer[:, 0])
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
         """One step of each row.
@@ -189,7 +186,7 @@ class TRM(RecursiveModel):
         latent, steps = self._resume(question, batch, carry)
         latent = self.improve(question, latent)
         steps = steps + 1
-        logits, halting = self._heads(latent)
+        logits, halting = self.head(latent.answer[:, self.config.prefix :]), self._halting(latent)
         grades = grade(logits.detach(), batch["targets"])
         losses = {
             "answer": stablemax_cross_entropy(logits, batch["targets"]).mean(),
@@ -227,8 +224,8 @@ class TRM(RecursiveModel):
 
     @torch.no_grad()
     def _worth_of_going_on(self, question: Tensor, latent: Latent, steps: Tensor) -> Tensor:
-        """The probability (B,) of a right answer after the next step, as the heads estimate it there (arXiv 2506.21734)."""
-        halt, go_on = self._heads(self.improve(question, latent))[1].unbind(1)
+        """The probability (B,) of a right answer at the best halt from the next step on, as it is estimated there."""
+        halt, go_on = self._halting(self.improve(question, latent)).unbind(1)
         return torch.where(steps >= self.max_steps, halt, torch.maximum(halt, go_on)).sigmoid()
 
     def init_weights(self, generator: torch.Generator) -> None:

@@ -21,7 +21,7 @@ def stablemax_logits(x: Tensor) -> Tensor:
 def stablemax_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Each row's mean of -log stablemax at its targets, in nats.
 
-    logits: (B, L, V); targets: (B, L) int64, IGNORE where none. Returns (B,), fp32 or wider; a row without targets is 0.
+    logits: (B, L, V); targets: (B, L) int64, IGNORE where none. Returns (B,), fp32 or wider; without targets 0.
     """
     losses = F.cross_entropy(
         stablemax_logits(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="none"
