@@ -62,7 +62,9 @@ class TestGroups:
         assert same(mazes(TASK, "test"), mazes(more, "test"))
 
     def test_copies_are_moves_of_the_base_and_every_label_is_right(self) -> None:
-        for group in mazes(TASK, "train"):
+        plain = build(Config(size=5, puzzles=60, held_out_puzzles=60, min_path=8))
+        for group, base in zip(mazes(TASK, "train"), mazes(plain, "train"), strict=True):
+            np.testing.assert_array_equal(group.inputs[:1], base.inputs)
             for move in range(8):
                 for grids in (group.inputs, group.labels):
                     copy = grids[move, 0].reshape(5, 5)
@@ -195,6 +197,8 @@ class TestFiles:
             ((*QUESTION[:4], "....."), SHORTEST, "q has 0 cells G, one is expected"),
             (SHORTEST, SHORTEST, "q holds 'o'"),
             (QUESTION, ("Soo..", *SHORTEST[1:]), "a is not q with 'o'"),
+            (QUESTION, ("S..o.", *SHORTEST[1:]), "a is not q with 'o'"),
+            (QUESTION, ("S...#", *SHORTEST[1:]), "a is not q with 'o'"),
             (QUESTION, QUESTION, "'o' of a do not lead from S to G"),
         ],
     )

@@ -32,9 +32,11 @@ _BARREN = 4
 
 
 class Config(PuzzleConfig):
+    """`loops` and `min_path` are of generated mazes. Paths of more than 110 cells at size 30 ask for `loops` 0."""
+
     puzzle: Literal["maze"] = setting("maze", "Puzzle family: mazes.", flat="puzzle")
     size: int = setting(9, "Rows and columns. Rooms lie on every other one: 9 is 5 x 5 rooms.", ge=5, le=30)
-    loops: float = setting(0.1, "Share of walls opened beyond the one way between any two rooms.", ge=0, le=1)
+    loops: float = setting(0.1, "Share of the walls between rooms opened beyond a spanning tree.", ge=0, le=1)
     min_path: int = setting(0, "Fewest cells of a shortest path, ends included; 0: twice the size.", ge=0)
     augmentations: int = setting(
         0,
@@ -120,9 +122,9 @@ def _sources(config: Config) -> tuple[Iterator[Iterable[Maze]], Iterator[Iterabl
 def _generated(config: Config) -> Iterator[Iterable[Maze]]:
     """Endless draws; the n-th batch depends on the settings and n alone."""
     for batch in count():
+        rng = np.random.default_rng((config.seed, batch))
         mazes: list[Maze] = []
-        for part in range(_ROUND):
-            rng = np.random.default_rng((config.seed, batch, part))
+        for _ in range(_ROUND):
             mazes += zip(*draw(rng, config.size, config.loops, config.min_path or 2 * config.size), strict=True)
         yield mazes
 

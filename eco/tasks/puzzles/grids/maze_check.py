@@ -15,9 +15,9 @@ def check(inputs: NDArray[np.uint8], answer: NDArray[np.uint8], label: NDArray[n
     the steps that it leads from S over those of a shortest path, less for detours and stray marks; 0 where it changes
     walls, S or G.
 
-    inputs, answer, label: (L,), tokens; 0 in the label is not asked for.
+    inputs, answer, label: tokens, (L,); a maze's label asks for every cell.
     """
-    right = None if label is None else float(np.mean((answer == label)[label > 0]))
+    right = None if label is None else float(np.mean(answer == label))
     if right == 1:
         return Verdict("pass", 1.0)
     score, fault = _judge(inputs, answer)

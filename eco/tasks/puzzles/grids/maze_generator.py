@@ -57,11 +57,9 @@ def _open_rooms(rng: np.random.Generator, mazes: int, size: int, loops: float) -
     """Which cells are free, (N, size, size). The last row and column of an even size are walls."""
     side = (size + 1) // 2
     weights = rng.random((mazes, 2, side, side), dtype=np.float32)
-    inside = np.ones((2, side, side), dtype=bool)
-    inside[0, :, -1] = inside[1, -1, :] = False
-    weights[:, ~inside] = np.inf
+    weights[:, 0, :, -1] = weights[:, 1, -1, :] = np.inf
     opened = _spanning_tree(weights)
-    opened |= inside & (rng.random(opened.shape, dtype=np.float32) < loops)
+    opened |= rng.random(opened.shape, dtype=np.float32) < loops
     free = np.zeros((mazes, size, size), dtype=bool)
     free[:, 0::2, 0::2] = True
     free[:, 0 : 2 * side - 1 : 2, 1 : 2 * side - 1 : 2] = opened[:, 0, :, :-1]
