@@ -4,10 +4,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eco.data.puzzles.store import BLANK, Group, open_set, write_set
 
@@ -43,6 +46,32 @@ def test_what_is_written_is_read(folder: Path) -> None:
     assert puzzles.puzzle_indices.tolist() == [0, 2, 4, 6, 7, 11, 15]
     assert puzzles.identifiers == (BLANK, "a", "a|1", "a|2", "b", "c")
     assert [puzzles.identifiers[row] for row in puzzles.puzzle_identifiers] == ["a", "a|1", "a|2", "b", "a", "c"]
+
+
+SHAPES = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3), st.booleans()), min_size=1, max_size=6)
+
+
+@given(SHAPES, st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_any_groups_come_back(shapes: list[tuple[int, int, bool]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = []
+    for variants, examples, named in shapes:
+        names = tuple(f"n{rng.integers(9)}" for _ in range(variants)) if named else ()
+        groups.append(group(variants, examples, int(rng.integers(2**32)), names))
+    with TemporaryDirectory() as temporary:
+        write_set(Path(temporary) / "set", groups, vocab_size=VOCAB, length=LENGTH)
+        puzzles = open_set(Path(temporary) / "set")
+        for number, each in enumerate(groups):
+            variants, examples, _ = each.inputs.shape
+            members = range(puzzles.group_indices[number], puzzles.group_indices[number + 1])
+            assert len(members) == variants
+            assert [puzzles.identifiers[puzzles.puzzle_identifiers[p]] for p in members] == list(
+                each.names or [BLANK] * variants
+            )
+            rows = slice(puzzles.puzzle_indices[members[0]], puzzles.puzzle_indices[members[-1] + 1])
+            assert np.array_equal(puzzles.inputs[rows].reshape(each.inputs.shape), each.inputs)
+            assert np.array_equal(puzzles.labels[rows].reshape(each.labels.shape), each.labels)
 
 
 def test_the_files_are_those_of_the_published_layout(folder: Path) -> None:

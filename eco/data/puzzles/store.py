@@ -24,6 +24,8 @@ from eco.files import replacing, sync_folder, write_json
 BLANK = "<blank>"
 """Name of row 0 of the puzzle table: puzzles without a row of their own."""
 
+_INDICES = ("puzzle_identifiers", "puzzle_indices", "group_indices")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -124,30 +126,19 @@ def _write(folder: Path, groups: Iterable[Group], vocab_size: int, length: int, 
         raise ValueError(
             f"there is no puzzle to write to {folder.parent}; ask for more, or look at where they come from"
         )
-    indices: dict[str, NDArray[Any]] = {
-        "puzzle_identifiers": np.array(puzzle_identifiers, dtype=np.int32),
-        "puzzle_indices": np.array(puzzle_indices, dtype=np.int64),
-        "group_indices": np.array(group_indices, dtype=np.int64),
-    }
-    for name, array in indices.items():
+    indices = (puzzle_identifiers, puzzle_indices, group_indices)
+    for name, dtype, values in zip(_INDICES, (np.int32, np.int64, np.int64), indices, strict=True):
         with replacing(folder / f"all__{name}.npy", "wb") as file:
-            np.save(file, array)
+            np.save(file, np.array(values, dtype=dtype))
     write_json(folder / "identifiers.json", list(rows))
-    about = _About(
-        pad_id=0,
-        ignore_label_id=0,
-        blank_identifier_id=0,
-        vocab_size=vocab_size,
-        seq_len=length,
-        num_puzzle_identifiers=len(rows),
-        sets=("all",),
-    )
+    zeros = dict.fromkeys(("pad_id", "ignore_label_id", "blank_identifier_id"), 0)
     totals = {
         "total_groups": len(group_indices) - 1,
         "mean_puzzle_examples": puzzle_indices[-1] / len(puzzle_identifiers),
         "total_puzzles": len(puzzle_identifiers),
     }
-    write_json(folder / "dataset.json", {**about.model_dump(mode="json"), **totals})
+    about = {**zeros, "vocab_size": vocab_size, "seq_len": length, "num_puzzle_identifiers": len(rows), **totals}
+    write_json(folder / "dataset.json", {**about, "sets": ["all"]})
 
 
 @contextmanager
@@ -180,10 +171,7 @@ def open_set(folder: Path) -> PuzzleSet:
     """
     about = _read_about(folder / "dataset.json")
     inputs, labels = (_read_array(folder, name, dimensions=2) for name in ("inputs", "labels"))
-    rows, puzzles, groups = (
-        _read_array(folder, name, dimensions=1).astype(np.int64)
-        for name in ("puzzle_identifiers", "puzzle_indices", "group_indices")
-    )
+    rows, puzzles, groups = (_read_array(folder, name, dimensions=1).astype(np.int64) for name in _INDICES)
     identifiers = _read_identifiers(folder, about.num_puzzle_identifiers)
     opened = PuzzleSet(about.vocab_size, inputs, labels, rows, puzzles, groups, identifiers)
     for name, fault in _faults(opened, about.seq_len):
@@ -248,4 +236,4 @@ def _read_identifiers(folder: Path, rows: int) -> tuple[str, ...]:
 
 
 def _damaged(path: Path, fault: str) -> ValueError:
-    return ValueError(f"{path}: {fault}; the folder holds no whole set of puzzles: delete it and prepare it again")
+    return ValueError(f"{path}: {fault}; the folder holds no whole set of puzzles, make it anew")
