@@ -118,3 +118,12 @@ def test_examples_lie_in_the_order_of_the_set(count: int) -> None:
     where = np.stack([examples.group, examples.variant, examples.example], axis=1)
     assert tokens.tolist() == where.tolist()
     assert torch.cat([batch["puzzle"] for batch in batches]).tolist() == [1, 1, 1, 2, 2, 2, 3, 4, 4, 5, 5, 6, 6]
+
+
+def test_examples_can_be_selected() -> None:
+    puzzles = puzzle_set([(2, 3), (1, 1), (3, 2)])
+    examples = PuzzleExamples(puzzles)
+    base = np.flatnonzero(examples.variant == 0)[::-1]
+    batch = examples.select(base)
+    assert batch["tokens"].tolist() == puzzles.inputs[base].tolist()
+    assert batch["puzzle"].tolist() == [4, 4, 3, 1, 1, 1]

@@ -83,7 +83,11 @@ class PuzzleExamples:
 
     def batch(self, index: int, count: int) -> Batch:
         """Examples `index` to `index + count - 1`, fewer at the end of the set."""
-        return _gather(self._puzzles, np.arange(index, min(index + count, len(self))))
+        return self.select(np.arange(index, min(index + count, len(self))))
+
+    def select(self, examples: Indices) -> Batch:
+        """The examples of these numbers, (B,), in their order."""
+        return _gather(self._puzzles, examples)
 
 
 def _gather(puzzles: PuzzleSet, examples: Indices) -> Batch:
