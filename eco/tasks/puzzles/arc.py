@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from eco.tasks.verdict import Verdict
 
 
 class Config(PuzzleConfig):
-    puzzle: str = "arc"
+    puzzle: Literal["arc"] = setting("arc", "Puzzle family: ARC-AGI.", flat="puzzle")
     paths: tuple[LocalPath, ...] = setting(
         (), "Files or folders of ARC tasks as published (JSON); their every pair is trained on.", flat="data"
     )
