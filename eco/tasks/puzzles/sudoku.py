@@ -15,10 +15,10 @@ from eco.config import LocalPath, setting
 from eco.data.puzzles.store import Group
 from eco.tasks.puzzles.contract import Cell, Grid, PuzzleConfig, PuzzleTask, Question, Split
 from eco.tasks.puzzles.grids import sudoku_symmetry, sudoku_text
-from eco.tasks.puzzles.grids.sudoku_board import BOARDS, Sudoku, Wanted, complete_units
+from eco.tasks.puzzles.grids.sudoku_board import BOARDS, Sudoku, complete_units
 from eco.tasks.puzzles.grids.sudoku_catalogue import choose
 from eco.tasks.puzzles.grids.sudoku_files import SudokuFile
-from eco.tasks.puzzles.grids.sudoku_generator import inequivalent
+from eco.tasks.puzzles.grids.sudoku_generator import Wanted, inequivalent
 from eco.tasks.puzzles.grids.sudoku_symmetry import Seen
 from eco.tasks.verdict import Verdict
 
@@ -129,8 +129,8 @@ class Sudokus(PuzzleTask):
             n = self._config.size
             where = f"in {self._config.path}" if self._config.path else "with these clues and guesses"
             raise ValueError(
-                f"{wanted} inequivalent {n}x{n} Sudokus are wanted, only {found} {where} were found: lower "
-                "data.puzzles or data.held_out_puzzles, spread data.clues and data.most_clues, or lower data.min_guesses"
+                f"{wanted} inequivalent {n}x{n} Sudokus are wanted, only {found} {where} were found: want fewer "
+                "(data.puzzles, data.held_out_puzzles) or others (data.clues, data.most_clues, data.min_guesses)"
             )
 
     def parse(self, text: str) -> list[Question]:

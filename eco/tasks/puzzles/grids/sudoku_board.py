@@ -16,16 +16,6 @@ Cells = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which puzzles are wanted. clues: fewest and most that one aims at, drawn evenly; it keeps more where all are
-    needed. min_guesses: branches that a search has to take beyond singles.
-    """
-
-    clues: tuple[int, int] = (0, 0)
-    min_guesses: int = 0
-
-
-@dataclass(frozen=True)
 class Board:
     """`height` and `width` are those of a box, in cells: a box holds as many as a row."""
 

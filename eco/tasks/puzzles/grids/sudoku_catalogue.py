@@ -6,12 +6,14 @@ puzzles are equivalent if a symmetry of their grid takes one set to the other.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations, product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eco.tasks.puzzles.grids.sudoku_board import BOARDS, Digits, Sudoku, Wanted, complete_units
+from eco.tasks.puzzles.grids.sudoku_board import BOARDS, Digits, Sudoku, complete_units
+from eco.tasks.puzzles.grids.sudoku_generator import Wanted
 from eco.tasks.puzzles.grids.sudoku_solver import solve
 from eco.tasks.puzzles.grids.sudoku_symmetry import all_moves, draw
 
@@ -30,6 +32,7 @@ class Catalogue:
     minimal: NDArray[np.bool_]
 
 
+@cache
 def catalogue() -> Catalogue:
     """All classes of puzzles with exactly one solution and at least one blank."""
     every = _complete_grids()

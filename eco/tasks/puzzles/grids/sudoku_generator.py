@@ -4,12 +4,24 @@ Puzzle i of a seed is the same however many are made at once.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from eco.tasks.puzzles.grids.sudoku_board import Board, Cells, Digits, Sudoku, Wanted
+from eco.tasks.puzzles.grids.sudoku_board import Board, Cells, Digits, Sudoku
 from eco.tasks.puzzles.grids.sudoku_solver import candidates, search, solve
 from eco.tasks.puzzles.grids.sudoku_symmetry import Seen
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which puzzles are wanted. clues: fewest and most that one aims at, drawn evenly; it keeps more where all are
+    needed. min_guesses: branches that a search has to take beyond singles.
+    """
+
+    clues: tuple[int, int] = (0, 0)
+    min_guesses: int = 0
+
 
 _BATCH = 2048
 """Most puzzles made at once: enough that numpy's fixed cost per operation does not matter; 27 MB of search at 9x9."""

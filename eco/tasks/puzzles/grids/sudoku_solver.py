@@ -61,7 +61,7 @@ class _Lanes:
     def __init__(self, start: Candidates, board: Board, limit: int, first_guess: Digits | None) -> None:
         count, length = start.shape
         self._board, self._limit, self._first_guess = board, limit, first_guess
-        self._state = np.ascontiguousarray(start.T)
+        self._state = start.T.copy()
         self._stack = np.empty((count, length, length), dtype=np.uint16)
         self._depth = np.zeros(count, dtype=np.int64)
         self.live = np.arange(count)

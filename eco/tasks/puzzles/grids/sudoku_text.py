@@ -35,7 +35,7 @@ def read_puzzles(text: str, board: Board) -> Iterator[Digits]:
             found, cells = True, []
         elif cells and not line.strip():
             raise ValueError(
-                f"the puzzle that starts in line {start} has {len(cells) // board.size} rows instead of {board.size}"
+                f"the puzzle that starts in line {start} ends after {len(cells) // board.size} of {board.size} rows"
             )
     if not found:
         raise ValueError(f"no Sudoku in the text: write {board.size} lines of {board.size} characters, '.' for a blank")
