@@ -9,7 +9,8 @@ import torch
 from eco.data.puzzles.store import Group, open_set, write_set
 from eco.data.puzzles.stream import PuzzleExamples
 from eco.evaluation.puzzles import measure, quick_measure
-from eco.models.contract import Latent, PuzzleModelConfig, RecursiveModel
+from eco.models import trm
+from eco.models.contract import Latent, PuzzleModelConfig, RecursiveModel, build_model
 from eco.tasks.puzzles.arc import Config, build
 from eco.tasks.verdict import Verdict
 from eco.training.precision import Precision
@@ -202,6 +203,31 @@ def test_without_examples_there_is_no_figure(plain):
     with pytest.raises(ValueError, match="no puzzle to measure"):
         quick_measure(model, Nothing(), 4, PRECISION)
     assert model.training
+
+
+@pytest.mark.parametrize("precision", [PRECISION, Precision("bf16", torch.device("cpu"))])
+def test_after_one_step_the_figures_are_those_of_a_training_step(plain, precision):
+    config = trm.Config(
+        width=32,
+        layers=1,
+        heads=2,
+        prefix=1,
+        cycles=2,
+        inner_cycles=2,
+        max_steps=1,
+        vocab_size=9,
+        length=4,
+        identifiers=1,
+    )
+    model = build_model(trm.build, config, 0, torch.device("cpu"))
+    batch = PuzzleExamples(plain).batch(0, 8)
+    with torch.no_grad(), precision.autocast():
+        output = model.training_step(batch)
+    row = quick_measure(model, PuzzleExamples(plain), 8, precision)
+    assert row["val_loss"] == pytest.approx(float(output.losses["answer"]), rel=1e-5)
+    assert row["val_cell_accuracy"] == pytest.approx(float(output.metrics["cell_accuracy"]))
+    assert row["val_exact_accuracy"] == pytest.approx(float(output.metrics["exact_accuracy"]))
+    assert full(model, AnyGrid(), plain)["halt_accuracy"] == pytest.approx(float(output.metrics["halt_accuracy"]))
 
 
 def test_the_quick_measure_takes_evenly_spaced_puzzles(arc, plain):
