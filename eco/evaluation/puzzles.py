@@ -155,8 +155,7 @@ def batches(
     numbers = np.flatnonzero(examples.variant == 0) if chosen is None else chosen
     for first in range(0, len(numbers), batch):
         part = numbers[first : first + batch]
-        rows = [examples.batch(index, 1) for index in part.tolist()]
-        yield part, {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        yield part, examples.select(part)
 
 
 @contextmanager
