@@ -1,10 +1,10 @@
-"""Tiny recursive models of every kind, and batches for them."""
+"""Tiny recursive models of every kind, batches for them, and what a test reads off a step."""
 
 import torch
 from torch import Tensor
 
 from eco.models import trm
-from eco.models.contract import IGNORE, Batch, build_model
+from eco.models.contract import IGNORE, Batch, Carry, StepOutput, build_model
 
 VOCABULARY, LENGTH, IDENTIFIERS = 7, 12, 5
 
@@ -52,3 +52,24 @@ def batch_of(rows: int, seed: int = 0) -> Batch:
 
     targets = integers(VOCABULARY, rows, LENGTH).masked_fill(integers(3, rows, LENGTH) == 0, IGNORE)
     return {"tokens": integers(VOCABULARY, rows, LENGTH), "targets": targets, "puzzle": integers(IDENTIFIERS, rows)}
+
+
+def total(output: StepOutput) -> Tensor:
+    return sum(output.losses.values(), torch.zeros(()))
+
+
+def gradients(model: trm.TRM) -> dict[str, Tensor]:
+    return {name: p.grad.to_dense() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def carry_of(output: StepOutput) -> Carry:
+    assert output.carry is not None
+    return output.carry
+
+
+def fresh(*rows: bool) -> dict[str, Tensor]:
+    return {"fresh": torch.tensor(rows)}
+
+
+def cut(tensors: dict[str, Tensor], rows: slice | Tensor) -> dict[str, Tensor]:
+    return {name: tensor[rows] for name, tensor in tensors.items()}

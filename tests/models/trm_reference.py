@@ -21,7 +21,7 @@ def swiglu(weights: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def turned(x: Tensor) -> Tensor:
-    """(S, size) with each pair (x[i], x[i + size/2]) as a complex number turned by its angle, tables as fine as fp32."""
+    """(S, size), each pair (x[i], x[i + size/2]) as a complex number turned by its angle; tables in fp32."""
     half = x.shape[1] // 2
     angles = torch.outer(torch.arange(len(x)).double(), 10_000.0 ** (-torch.arange(half).double() / half))
     turn = torch.complex(angles.cos().float().double(), angles.sin().float().double())
