@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int ROWS = 64;  // queries at a time
+constexpr int ROWS = 32;  // queries at a time
 
 struct Heads {
     bf16 *data;
@@ -96,24 +96,35 @@ void pair_rows(const bf16 *x, int64_t rows, int64_t D, uint32_t *out) {
         for (int64_t d = 0; d < D; d++) out[d] = uint32_t(x[d].bits) | uint32_t(x[D + d].bits) << 16;
 }
 
-// A row's n scores become weights exp(scale * score - top). Returns their sum and the largest scaled score, `top`.
-float weigh(const float *scores, int64_t n, float scale, bf16 *weights, float *top) {
-    Lanes most = lanes_at(scores), sums = {};
-    for (int64_t j = LANES; j < n; j += LANES) {
-        const Lanes x = lanes_at(scores + j);
-        most = x > most ? x : most;
+// The n scores of each of 16 queries, rows ld apart, become weights exp(scale * score - top). `tops` are the largest
+// scaled scores, `sums` those of the weights.
+void weigh(const float *scores, int64_t n, int64_t ld, float scale, bf16 *weights, float *sums, float *tops) {
+    alignas(64) float lanes[LANES][LANES], turned[LANES][LANES];  // of each row 16 partial results, then of all 16 rows
+    for (int r = 0; r < LANES; r++) {
+        Lanes most = lanes_at(scores + r * ld);
+        for (int64_t j = LANES; j < n; j += LANES) {
+            const Lanes x = lanes_at(scores + r * ld + j);
+            most = x > most ? x : most;
+        }
+        store_lanes(lanes[r], most);
     }
-    float shift = most[0], sum = 0;
-    for (int i = 1; i < LANES; i++) shift = most[i] > shift ? most[i] : shift;
-    shift *= scale;
-    for (int64_t j = 0; j < n; j += LANES) {
-        const Lanes w = exp_of(lanes_at(scores + j) * scale - shift);
-        *(Halves *)(weights + j) = bf16_bits(w);
-        sums += w;
+    transpose_16((uint32_t *)lanes, LANES, (uint32_t *)turned, LANES);
+    Lanes top = lanes_at(turned[0]);
+    for (int i = 1; i < LANES; i++) top = lanes_at(turned[i]) > top ? lanes_at(turned[i]) : top;
+    store_lanes(tops, top * scale);
+    for (int r = 0; r < LANES; r++) {
+        Lanes sum = {};
+        for (int64_t j = 0; j < n; j += LANES) {
+            const Lanes w = exp_of(lanes_at(scores + r * ld + j) * scale - tops[r]);
+            *(Halves *)(weights + r * ld + j) = bf16_bits(w);
+            sum += w;
+        }
+        store_lanes(lanes[r], sum);
     }
-    for (int i = 0; i < LANES; i++) sum += sums[i];
-    *top = shift;
-    return sum;
+    transpose_16((uint32_t *)lanes, LANES, (uint32_t *)turned, LANES);
+    Lanes sum = {};
+    for (int i = 0; i < LANES; i++) sum += lanes_at(turned[i]);
+    store_lanes(sums, sum);
 }
 
 // Scores of n keys (rows) by ROWS queries (columns) become the weights once more, now normalised. Their gradients
@@ -170,9 +181,11 @@ void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v
             load_rows(s, q, b, h, t, true, block);
             product(ROWS, n, D, block, D, keys, P, scores, n);
             for (int64_t r = 0; r < ROWS; r++) {
-                for (int64_t j = s.causal ? t + r + 1 : s.T; j < n; j++) scores[r * n + j] = -INFINITY;
-                sums[r] = weigh(scores + r * n, n, s.scale, weights + r * n, &tops[r]);
+                const int64_t seen = s.causal ? t + r + 1 : s.T;
+                std::fill(scores + r * n + seen, scores + (r + 1) * n, -INFINITY);
             }
+            for (int64_t r = 0; r < ROWS; r += LANES)
+                weigh(scores + r * n, n, n, s.scale, weights + r * n, sums + r, tops + r);
             product(ROWS, D, n, weights, n, values, D, mixed, D);
             for (int64_t r = 0; r < ROWS && t + r < s.T; r++) {
                 log_sums[(b * s.H + h) * s.T + t + r] = tops[r] + std::log(sums[r]);
