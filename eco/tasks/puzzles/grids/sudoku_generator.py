@@ -79,7 +79,7 @@ def dig(answers: Digits, order: Cells, aims: Cells, board: Board) -> Digits:
         trial = puzzles[lanes]
         trial[np.arange(lanes.size), cell] = 0
         others = candidates(trial, board)
-        others[np.arange(lanes.size), cell] ^= np.uint16(1) << (answers[lanes, cell] - 1)
+        others[np.arange(lanes.size), cell] ^= candidates(answers[lanes, cell], board)
         free = search(others, board, limit=1).count == 0
         puzzles[lanes[free], cell[free]] = 0
     return puzzles

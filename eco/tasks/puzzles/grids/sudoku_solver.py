@@ -18,6 +18,9 @@ Candidates = NDArray[np.uint16]
 
 Flags = NDArray[np.bool_]
 
+_BITS = np.array([state.bit_count() for state in range(1 << 9)], dtype=np.uint8)
+"""How many candidates a state of a cell has."""
+
 
 @dataclass(frozen=True)
 class Solutions:
@@ -73,7 +76,7 @@ class _Lanes:
         """One pass of propagation everywhere, then a guess where it changed nothing, a step back where it ended."""
         changed, dead = propagate(self._state.reshape(self._board.size, self._board.size, -1), self._board)
         resting = np.flatnonzero(~changed & ~dead)
-        open_cells = np.bitwise_count(self._state[:, resting]) > 1
+        open_cells = _BITS[self._state[:, resting]] > 1
         solved = ~open_cells.any(axis=0)
         self._guess(resting[~solved])
         self._record(resting[solved])
@@ -83,7 +86,7 @@ class _Lanes:
         """Takes one candidate of the cell that has the fewest, and leaves the others for later."""
         puzzle = self.live[lanes]
         state = self._state[:, lanes]
-        open_bits = np.bitwise_count(state)
+        open_bits = _BITS[state]
         cell = np.where(open_bits > 1, open_bits, 99).argmin(axis=0)
         options = state[cell, np.arange(lanes.size)]
         skipped = (self._first_guess[puzzle, cell] - 1).astype(np.uint16) if self._first_guess is not None else 0
@@ -99,7 +102,7 @@ class _Lanes:
     def _record(self, lanes: NDArray[np.int64]) -> None:
         puzzle = self.live[lanes]
         new = self.count[puzzle] == 0
-        self.first[puzzle[new]] = np.bitwise_count(self._state[:, lanes[new]] - np.uint16(1)).T + 1
+        self.first[puzzle[new]] = _BITS[self._state[:, lanes[new]] - np.uint16(1)].T + np.uint8(1)
         self.count[puzzle] += 1
 
     def _step_back(self, lanes: NDArray[np.int64]) -> None:
