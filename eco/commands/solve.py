@@ -43,6 +43,7 @@ def run(words: list[str]) -> int:
     pictures: list[Path | None] = [None] * len(answers)
     if arguments.png or not arguments.json:
         first = Path(arguments.png) if arguments.png else _default_picture(trained.path, arguments.puzzle)
+        first.parent.mkdir(parents=True, exist_ok=True)
         paths = _numbered(first, len(answers))
         pictures = [_picture(trained.task, *pair) for pair in zip(paths, answers, strict=True)]
     if arguments.json:
@@ -70,9 +71,7 @@ def _read(source: str) -> str:
 
 
 def _default_picture(run: Path, source: str) -> Path:
-    folder = RunPaths(run).samples
-    folder.mkdir(exist_ok=True)
-    return folder / f"{'puzzle' if source == '-' else Path(source).stem}.png"
+    return RunPaths(run).samples / f"{'puzzle' if source == '-' else Path(source).stem}.png"
 
 
 def _numbered(path: Path, count: int) -> list[Path]:

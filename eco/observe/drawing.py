@@ -29,7 +29,7 @@ _HEIGHT = 7.0
 _MOST_STEPS = 16
 """Steps in one picture; of more, as many at even distances."""
 
-_SMALLEST_FONT = 4.5
+_SMALLEST_FONT = 3.5
 """Points. Smaller characters cannot be read and are left to the colours."""
 
 
@@ -162,7 +162,7 @@ def _frame_changes(axes: Axes, before: Cells, after: Cells, inches: float) -> No
         for x, cell in enumerate(row)
         if y >= len(before) or x >= len(before[y]) or cell != before[y][x]
     ]
-    width = 0.08 * _points(after, inches) if frames else 0.0
+    width = min(1.5, 0.08 * _points(after, inches)) if frames else 0.0
     axes.add_collection(PatchCollection(frames, facecolor="none", edgecolor=ORANGE, linewidth=width, clip_on=False))
 
 

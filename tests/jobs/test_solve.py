@@ -93,9 +93,9 @@ def test_people_see_the_puzzle_the_answer_and_a_picture(eco, run, puzzle):
 
 def test_several_puzzles_have_a_picture_each(eco, run, tmp_path):
     (tmp_path / "two.txt").write_text(f"{ONE}\n{ONE}")
-    completed = eco("solve", run, "--puzzle", "two.txt", "--png", "drawn.png")
+    completed = eco("solve", run, "--puzzle", "two.txt", "--png", "new/drawn.png")
     assert completed.returncode == 0, completed.stderr
-    assert {path.name for path in tmp_path.glob("*.png")} == {"drawn-1.png", "drawn-2.png"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"drawn-1.png", "drawn-2.png"}
     assert re.search(r"\nsolved [02] of 2\n$", completed.stdout)
 
 
