@@ -168,6 +168,7 @@ def test_copies_outvote_the_puzzle_itself(arc):
     assert copies_only["voted_pass_at"]["1"] == 1 and copies_only["voted_score"] == 1
     base_only = full(Crib(puzzles, lambda row, tokens, step: row in base), task, puzzles)
     assert base_only["exact_accuracy"] == 1 and base_only["single_score"] == 1
+    assert base_only["voted_score"] == base_only["voted_pass_at"]["2"] > base_only["voted_pass_at"]["1"]
     assert base_only["voted_pass_at"]["10"] == 1 > base_only["voted_pass_at"]["1"]  # wrong copies may agree
 
 

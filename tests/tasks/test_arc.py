@@ -93,6 +93,20 @@ def test_training_copies_are_moved_except_for_one_pair_each(arc):
     assert all(corner == (0, 0) for group in task.groups("test") for v in group.inputs for corner in corners(task, v))
 
 
+def test_every_place_with_room_is_used(arc):
+    grid = [[1, 2], [3, 4]]
+    other = [[5, 6, 7]]
+    tasks = {
+        name: {"train": [{"input": grid, "output": other}] * 3, "test": [{"input": grid, "output": grid}]}
+        for name in "ab"
+    }
+    task = arc(tasks, size=4, held_out_puzzles=1, augmentations=200)
+    group = next(task.groups("train"))
+    upright = [number for number, name in enumerate(group.names) if name.split("|||")[1:2] in ([], ["t0"])]
+    places = {corner for number in upright for corner in corners(task, group.inputs[number])}
+    assert places == {(r, c) for r in range(3) for c in range(2)}  # the output is three cells wide
+
+
 def corners(task, canvases):
     coloured = canvases.reshape(-1, *task.shape) >= 2
     return [(int(np.nonzero(c)[0].min()), int(np.nonzero(c)[1].min())) for c in coloured]
@@ -109,10 +123,14 @@ def test_everything_depends_on_the_settings_alone(arc):
 
 def test_symmetric_tasks_have_as_many_copies_as_differ(arc):
     grid = [[3, 3], [3, 3]]
-    plain = {"train": [{"input": grid, "output": grid}] * 2, "test": [{"input": grid, "output": [[3]]}]}
+    plain = {"train": [{"input": grid, "output": grid}] * 2, "test": [{"input": grid, "output": [[1, 2]]}]}
     task = arc({"plain": plain}, augmentations=50, held_out_puzzles=1)
     (group,) = task.groups("train")
     assert len(group.names) == 9  # one for each colour
+    assert [held_out.names for held_out in task.groups("test")] == [group.names]
+    mirrored = [{"input": grid, "output": [[3]]} for grid in ([[3, 0]], [[0, 3]])]
+    task = arc({"plain": {**plain, "train": mirrored}}, augmentations=50, held_out_puzzles=1)
+    assert len(next(task.groups("train")).names) == 18  # upright or lying; which pair is mirrored makes no difference
 
 
 def test_a_task_that_shows_what_another_asks_for_is_in_no_split(arc):
@@ -167,6 +185,16 @@ def test_evaluated_tasks_may_come_from_files_of_their_own(arc, tmp_path):
     task = arc(random_tasks(4), evaluated=(str(folder),), held_out_puzzles=3, puzzles=2)
     assert {group.names[0] for group in task.groups("test")} == {"own0", "own1", "own2"}
     assert len(list(task.groups("train"))) == 2 + 3
+
+
+def test_of_tasks_with_one_id_the_first_counts(arc, tmp_path):
+    again = random_tasks(3, seed=1)
+    (tmp_path / "again.json").write_text(json.dumps(again))
+    tasks = random_tasks(3)
+    task = arc(tasks)
+    both = build(task.config.model_copy(update={"paths": (*task.config.paths, str(tmp_path / "again.json"))}))
+    for one, other in zip(task.groups("train"), both.groups("train"), strict=True):
+        assert one.names == other.names and np.array_equal(one.inputs, other.inputs)
 
 
 def test_solutions_lie_beside_the_challenges(tmp_path):
