@@ -8,7 +8,7 @@ import tyro
 
 from eco.commands.arguments import print_json, read
 from eco.inference.sampling import Sampling
-from eco.jobs.load import load
+from eco.jobs.load import load_language
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Arguments:
 def run(words: list[str]) -> int:
     arguments = read(Arguments, words, "generate")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    trained = load(arguments.run, arguments.checkpoint)
+    trained = load_language(arguments.run, arguments.checkpoint)
     if arguments.json or arguments.samples != 1:
         completions = trained.engine.generate([prompt], arguments.sampling, samples=arguments.samples)[0]
         if arguments.json:

@@ -15,16 +15,15 @@ def report(result: Result, as_json: bool) -> None:
 
 
 def show_result(result: Result) -> None:
-    """Why it ended, held-out text before and after, samples, and where everything lies."""
+    """Why it ended, what training has brought, samples, and where everything lies."""
     console = Console(soft_wrap=True, highlight=False)
     for text in result.samples:
         console.print(Panel(Text(text), title="sample", title_align="left"))
     parameters = sum(result.parameters.values())
     console.print(f"\nstep {result.step} ({result.reason}), {parameters / 1e6:.1f} M parameters")
-    if result.before and result.after:
-        before, after = result.before["val_bits_per_byte"], result.after["val_bits_per_byte"]
-        console.print(f"held-out bits per byte: {before:.3f} before training, [bold]{after:.3f}[/] after")
+    if result.headline:
+        console.print(result.headline, markup=False)
     console.print(f"run directory: {result.run}", markup=False)
     if result.plots:
         console.print(f"plots: {result.plots[0].parent}", markup=False)
-        console.print(f"go on: eco generate {result.run} --prompt 'def main():'", markup=False)
+        console.print(f"go on: {result.next_command}", markup=False)

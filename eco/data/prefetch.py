@@ -3,12 +3,21 @@
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
-from eco.data.stream import Batch, Stream
+from eco.data.stream import Batch
+
+
+class Samples(Protocol):
+    """An endless order of samples with random access."""
+
+    def batch(self, index: int, count: int) -> Batch:
+        """Samples `index` to `index + count - 1`. Called from several threads."""
+        ...
 
 
 def prefetch(
-    stream: Stream, start: int, count: int, *, stride: int | None = None, workers: int = 1, ahead: int = 2
+    stream: Samples, start: int, count: int, *, stride: int | None = None, workers: int = 1, ahead: int = 2
 ) -> Iterator[Batch]:
     """Yields `stream.batch(i, count)` for i = start, start + stride, ..., without end.
 

@@ -1,9 +1,11 @@
-"""A trained model from its run directory, ready to generate."""
+"""A trained model from its run directory, ready to generate or to solve."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,18 +14,23 @@ from eco import recipe as recipes
 from eco.data.tokenizer import Tokenizer
 from eco.inference.engine import Engine
 from eco.inference.sampling import Sampling
+from eco.inference.search import Answer, Search, solve
+from eco.jobs.language import language_model
 from eco.jobs.output import checkpoints_of
-from eco.jobs.parts import language_model
-from eco.models.contract import LanguageModel
+from eco.jobs.puzzles import puzzle_model, read_identifiers, task_of
+from eco.models.contract import LanguageModel, Model, RecursiveModel
 from eco.observe.run import existing_run
 from eco.recipe import Recipe
+from eco.tasks.puzzles.contract import PuzzleConfig, PuzzleTask
 from eco.training.checkpoint import Checkpoints
-from eco.training.precision import resolve_device
+from eco.training.precision import Precision, resolve_device
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's model with one checkpoint's weights, in evaluation mode."""
+    """A run's language model with one checkpoint's weights, in evaluation mode."""
 
     path: Path
     recipe: Recipe
@@ -40,7 +47,33 @@ class Trained:
         return self.engine.generate([prompt], Sampling(**sampling))[0][0].text
 
 
-def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") -> Trained:
+@dataclass(frozen=True)
+class TrainedSolver:
+    """A run's model of puzzles with one checkpoint's weights, in evaluation mode. identifiers: the table's rows."""
+
+    path: Path
+    recipe: Recipe
+    task: PuzzleTask
+    model: RecursiveModel
+    identifiers: tuple[str, ...]
+    step: int
+
+    @property
+    def autocast(self) -> Callable[[], AbstractContextManager[Any]]:
+        """Opens a block that computes in the precision of the training."""
+        return Precision(self.recipe.train.precision, next(self.model.parameters()).device).autocast
+
+    def solve(self, text: str, steps: int | None = None, **search: Any) -> list[Answer]:
+        """Answers to the puzzles in `text`; `search` are fields of `eco.inference.search.Search`.
+
+        Raises:
+            ValueError: the text holds no such puzzle; the message says what and where.
+        """
+        questions, rows = self.task.parse(text), {name: row for row, name in enumerate(self.identifiers)}
+        return solve(self.model, self.task, questions, rows, self.autocast, Search(**search), steps)
+
+
+def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") -> Trained | TrainedSolver:
     """Loads `best`, `last` or the given step. Averaged weights are taken where the run kept them.
 
     Raises:
@@ -49,17 +82,39 @@ def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") 
     machine.prepare()
     paths = existing_run(run)
     recipe = recipes.load(str(paths.recipe))
-    tokenizer = Tokenizer.load(paths.tokenizer)
     parts = open_checkpoints(run).load(_choose(run, str(checkpoint))).parts
-    model = language_model(recipe, tokenizer, resolve_device(device))
-    model.load_state_dict(parts["model"])
-    average = parts["trainer"]["callbacks"].get("ema")
-    if average:
-        weights = (p for p in model.parameters() if p.requires_grad)
-        with torch.no_grad():
-            for i, weight in enumerate(weights):
-                weight.copy_(average["average"][str(i)])
-    return Trained(paths.path, recipe, tokenizer, model.eval(), parts["trainer"]["step"])
+    step, target = parts["trainer"]["step"], resolve_device(device)
+    if isinstance(recipe.data, PuzzleConfig):
+        task, identifiers = task_of(recipe), read_identifiers(paths)
+        solver = _filled(puzzle_model(recipe, task, identifiers, target), parts)
+        return TrainedSolver(paths.path, recipe, task, solver, identifiers, step)
+    tokenizer = Tokenizer.load(paths.tokenizer)
+    model = _filled(language_model(recipe, tokenizer, target), parts)
+    return Trained(paths.path, recipe, tokenizer, model, step)
+
+
+def load_solver(run: str | Path, checkpoint: str | int = "best") -> TrainedSolver:
+    """`load` for what only a model of puzzles can do.
+
+    Raises:
+        ValueError: see `load`; or the run trained a language model.
+    """
+    trained = load(run, checkpoint)
+    if not isinstance(trained, TrainedSolver):
+        raise ValueError(f"{run} trained a language model, which solves no puzzles; `eco generate` lets it write")
+    return trained
+
+
+def load_language(run: str | Path, checkpoint: str | int = "best") -> Trained:
+    """`load` for what only a language model can do.
+
+    Raises:
+        ValueError: see `load`; or the run trained on puzzles.
+    """
+    trained = load(run, checkpoint)
+    if not isinstance(trained, Trained):
+        raise ValueError(f"{run} trained on puzzles and writes no text; `eco solve {run} --puzzle FILE` lets it solve")
+    return trained
 
 
 def open_checkpoints(run: str | Path) -> Checkpoints:
@@ -67,6 +122,18 @@ def open_checkpoints(run: str | Path) -> Checkpoints:
     paths = existing_run(run)
     recipe = recipes.load(str(paths.recipe))
     return checkpoints_of(recipe, paths)
+
+
+def _filled(model: AnyModel, parts: dict[str, Any]) -> AnyModel:
+    """The model with a checkpoint's weights, or their average, in evaluation mode."""
+    model.load_state_dict(parts["model"])
+    average = parts["trainer"]["callbacks"].get("ema")
+    if average:
+        weights = (p for p in model.parameters() if p.requires_grad)
+        with torch.no_grad():
+            for i, weight in enumerate(weights):
+                weight.copy_(average["average"][str(i)])
+    return model.eval()
 
 
 def _choose(run: str | Path, name: str) -> Path:

@@ -51,7 +51,7 @@ def set_aside(run: RunPaths, checkpoints: Path) -> Path | None:
 
     checkpoints: where that run's checkpoints are, inside the directory or elsewhere. None: there was no earlier run.
     """
-    old = [run.recipe, run.metrics, run.status, run.environment, run.integrity_manifest, run.tokenizer]
+    old = [run.recipe, run.metrics, run.status, run.environment, run.integrity_manifest, run.tokenizer, run.identifiers]
     old += [run.samples, run.plots, run.errors]  # the log stays: it is open, and goes on
     if not run.metrics.exists() and not any(checkpoints.glob("step_*")):
         return None

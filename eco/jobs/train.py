@@ -14,15 +14,14 @@ import torch
 from eco import flags, machine
 from eco import recipe as recipes
 from eco.data.prefetch import prefetch
-from eco.data.prepare import Prepared, prepare
 from eco.data.tokenizer import TokenizerConfig
-from eco.evaluation.held_out import held_out_loss, spread
 from eco.files import write_json
-from eco.inference.engine import Engine
+from eco.jobs.language import LanguageWork
 from eco.jobs.output import check_owner, checkpoints_of, default_output, set_aside
-from eco.jobs.parts import fit_of, language_model
+from eco.jobs.puzzles import PuzzleWork
+from eco.jobs.work import Work
 from eco.kernels import native as kernels
-from eco.models.contract import Batch, LanguageModel
+from eco.models.contract import Batch
 from eco.observe.crash import write_crash_report
 from eco.observe.environment import environment
 from eco.observe.integrity import Integrity
@@ -36,6 +35,7 @@ from eco.observe.trackers import open_trackers
 from eco.optim.contract import load_state
 from eco.plugins import find
 from eco.recipe import Recipe
+from eco.tasks.puzzles.contract import PuzzleConfig
 from eco.training.callbacks import Callback, Evaluation, Row, Saving
 from eco.training.distributed import World
 from eco.training.ema import WeightAverage
@@ -63,6 +63,10 @@ class Result:
     parameters: Mapping[str, int]
     samples: list[str] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
+    headline: str = ""
+    """What training has brought, in one line."""
+    next_command: str = ""
+    """What to do with the trained model."""
     is_main: bool = True
     """False in the processes of torchrun that write no files; the first one speaks for all."""
 
@@ -136,13 +140,12 @@ class _Job:
             if not (recipe.resume or dry_run) and (moved := set_aside(run, self.checkpoints.directory)):
                 self._say(f"the earlier run was moved to {moved}")
         world.wait()
-        self.data = self._prepare_data()
-        self.model: LanguageModel = language_model(recipe, self.data.tokenizer, self.device)
-        self.stream = self.data.stream(self.model.config.context)
-        self.stream.check_batch(recipe.train.samples_per_step)
-        self.held_out = self.data.held_out(self.model.config.context)
+        self.work = self._open_work()
+        self.model = self.work.model
+        self.work.check_batch(recipe.train.samples_per_step)
         self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
-        self.evaluation = Evaluation(self._measure, recipe.train.eval_every, recipe.train.patience)
+        decisive, every = self.work.decisive, recipe.train.eval_every
+        self.evaluation = Evaluation(self._measure, decisive, every, recipe.train.patience)
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed}, self._conditions())
         self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0, "integrity_ok": 1}
@@ -182,9 +185,9 @@ class _Job:
             self._say(f"no checkpoint to go on from, so training starts anew; the earlier run was moved to {moved}")
 
     def _conditions(self) -> dict[str, str]:
-        """What the bits of the result depend on beside recipe and seeds: text, arithmetic, threads."""
+        """What the bits of the result depend on beside recipe and seeds: data, arithmetic, threads."""
         return {
-            "text": " ".join(store.folder.name for store in self.data.stores),  # named by their content
+            "data": self.work.content,
             "precision": self.precision.name,
             "kernels": "torch" if kernels.library() is None else "cpp",
             "threads": str(torch.get_num_threads()),
@@ -195,13 +198,15 @@ class _Job:
         self.progress.note(text)
         log.info(text)
 
-    def _prepare_data(self) -> Prepared:
-        """The corpus as token stores. One of several processes builds; the others wait for its files, however long."""
+    def _open_work(self) -> Work:
+        """Data and model. One of several processes prepares the data; the others wait for its files, however long."""
+        if isinstance(self.recipe.data, PuzzleConfig):
+            return PuzzleWork(self.recipe, self.device, self._say)
         tokenizer = self.recipe.tokenizer
         resumes = self.recipe.resume and self.checkpoints.entries()
         if resumes and not tokenizer.path:  # a resumed run keeps its own, whatever the corpus is now
             tokenizer = TokenizerConfig(path=str(self.run.tokenizer))
-        return prepare(self.recipe.data, tokenizer, say=self._say)
+        return LanguageWork(self.recipe, tokenizer, self.device, self._say)
 
     def _open_recording(self) -> Recording:
         assert isinstance(self.run, RunDirectory), "the main process holds the lock"
@@ -231,15 +236,17 @@ class _Job:
         whole = self.recipe.train.samples_per_step
         share = self.world.share(whole)
         first = position + self.world.rank * share
-        for batch in prefetch(self.stream, first, share, stride=whole, workers=self.recipe.data.workers):
+        for batch in prefetch(self.work, first, share, stride=whole, workers=self.recipe.data.workers):
             self.speed.batch()
             yield {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def _measure(self) -> Row:
-        windows = spread(self.held_out, self.trainer.micro_batch, self.recipe.train.eval_windows)
-        lengths = torch.from_numpy(self.data.tokenizer.token_lengths)
-        with self.average.applied() if self.average else nullcontext():
-            return held_out_loss(self.model, windows, lengths, self.precision)
+        with self._averaged():
+            return self.work.measure(self.trainer.micro_batch, self.precision)
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside the block the model has the averaged weights, where the run averages them."""
+        return self.average.applied() if self.average else nullcontext()
 
     def _save(self, best: bool) -> None:
         parts = {
@@ -247,8 +254,7 @@ class _Job:
             "optimizer": self.optimizer.state_dict(),
             "trainer": self.trainer.state_dict(),
         }
-        fit = fit_of(self.recipe, self.data.tokenizer)
-        path = self.checkpoints.save(self.trainer.step, parts, fit=fit, best=best)
+        path = self.checkpoints.save(self.trainer.step, parts, fit=self.work.fit(), best=best)
         if self.recording:
             self.recording.saved(path.name)
 
@@ -256,7 +262,7 @@ class _Job:
         """Loads the newest sound checkpoint that fits into model, optimizer and trainer; False if there is none."""
         if not self.world.is_main:
             self.world.wait()
-        loaded = self.checkpoints.load_newest(fit_of(self.recipe, self.data.tokenizer))
+        loaded = self.checkpoints.load_newest(self.work.fit())
         if self.world.is_main:
             self.world.wait()
         if self.checkpoints.quarantined:
@@ -280,15 +286,15 @@ class _Job:
         return True
 
     def _describe(self, restored: bool) -> None:
-        """Writes what the run is: recipe, tokenizer, environment, and the digests that prove they stay as they are."""
+        """Writes what the run is: recipe, data, environment, and the digests that prove they stay as they are."""
         self.session["checkpoint_resume_step"] = self.trainer.step
         if restored and (differences := self.integrity.differences()):
             self.session["integrity_ok"] = 0
             self._say("changed since the run started: " + "; ".join(differences))
         recipes.save(self.recipe.model_copy(update={"output_dir": None, "resume": True}), self.run.recipe)
-        self.data.tokenizer.save(self.run.tokenizer)
+        described = self.work.describe(self.run)
         write_json(self.run.environment, environment())
-        self.integrity.write([self.run.recipe, self.run.tokenizer])
+        self.integrity.write([self.run.recipe, *described])
 
     def _announce(self, restored: bool) -> None:
         parameters = sum(self.model.parameter_table().values())
@@ -318,28 +324,23 @@ class _Job:
         self._say(f"crash report: {report}")
 
     def _samples(self) -> list[str]:
-        """Continues the recipe's prompts with the trained (averaged, where it averages) weights; keeps them as text."""
-        if not self.recipe.prompts:
-            return []
-        with self.average.applied() if self.average else nullcontext():
-            engine = Engine(self.model, self.data.tokenizer)
-            completions = engine.generate(self.recipe.prompts, self.recipe.sampling)
-        texts = [prompt + rows[0].text for prompt, rows in zip(self.recipe.prompts, completions, strict=True)]
-        file = self.run.samples / f"step_{self.trainer.step:08d}.txt"
-        file.write_text("\n\n----\n\n".join(texts) + "\n", encoding="utf-8")
-        return texts
+        with self._averaged():
+            return self.work.samples(self.run, self.trainer.step)
 
     def _result(self, reason: str, samples: list[str] | None = None, plots: list[Path] | None = None) -> Result:
+        before, after = self.evaluation.first, self.evaluation.latest
         return Result(
             run=self.run.path,
             reason=reason,
             step=self.trainer.step,
-            before=self.evaluation.first,
-            after=self.evaluation.latest,
+            before=before,
+            after=after,
             last_row=self.recording.last_row if self.recording else {},
             parameters=self.model.parameter_table(),
             samples=samples or [],
             plots=plots or [],
+            headline=self.work.headline(before, after) if before and after else "",
+            next_command=self.work.next_command(self.run.path),
             is_main=self.world.is_main,
         )
 

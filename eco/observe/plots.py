@@ -28,6 +28,8 @@ _PHASES = {
 }
 """Phases of the picture of shares, from the bottom up: name -> label, colour. What is left of a step is "other"."""
 
+_SOLVED = ("exact_accuracy", "val_exact_accuracy")
+
 _FEW = 40
 """Curves of fewer points also show the points."""
 
@@ -36,7 +38,7 @@ _BINS = 80
 
 
 def plot_run(run_dir: Path) -> list[Path]:
-    """Draws `loss.png`, `learning_rate.png`, `speed.png` and `phases.png` into the run's `plots` folder.
+    """Draws the curves of loss, accuracy, learning rate, speed and phases into the run's `plots` folder.
 
     A picture for which the run logged nothing is left out.
 
@@ -49,6 +51,7 @@ def plot_run(run_dir: Path) -> list[Path]:
         raise ValueError(f"nothing to draw: {run.metrics} holds no training step yet; plot again after the first")
     drawings: dict[str, Callable[[list[Row]], Figure | None]] = {
         "loss": loss_figure,
+        "accuracy": accuracy_figure,
         "learning_rate": learning_rate_figure,
         "speed": speed_figure,
         "phases": phases_figure,
@@ -68,6 +71,16 @@ def loss_figure(rows: Sequence[Row]) -> Figure | None:
     _curve(axes, rows, "loss", "training", GREY, faint=True)
     _curve(axes, rows, "loss_ema", "training, moving average", BLUE)
     _curve(axes, rows, "val_loss", "held-out", ORANGE)
+    return _finished(figure, axes)
+
+
+def accuracy_figure(rows: Sequence[Row]) -> Figure | None:
+    """Puzzles solved, in percent: of those that training was done with at each step, and of the held-out ones."""
+    figure, axes = _canvas("Puzzles solved", "all cells right (%)")
+    percent = [{"step": row["step"], **{k: 100 * row[k] for k in _SOLVED if row.get(k) is not None}} for row in rows]
+    _curve(axes, percent, "exact_accuracy", "training, without averaged weights", GREY, faint=True)
+    _curve(axes, percent, "val_exact_accuracy", "held-out", ORANGE)
+    axes.set_ylim(0, 100)
     return _finished(figure, axes)
 
 

@@ -16,7 +16,7 @@ _LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Shows step, loss, held-out bits per byte, tokens per second and the time left; a context manager.
+    """Shows step, loss, the held-out figure, tokens per second and the time left; a context manager.
 
     A resumed run starts at the step of its first `update`, and the time left is reckoned from the speed seen since.
     """
@@ -27,19 +27,18 @@ class Progress:
         self._total = total_steps
         self._bar = self._make_bar() if enabled and self._console.is_terminal else None
         self._task = self._bar.add_task("", total=total_steps, figures="starting") if self._bar else None
-        self._bits_per_byte: float | None = None
+        self._held_out = ""
         self._first: tuple[int, float] | None = None
         self._last_line = -_LINE_EVERY_S
 
     def update(self, row: Mapping[str, Any], most_left: float = math.inf) -> None:
-        """Shows a row of metrics. Of `val_bits_per_byte`, which few rows have, the newest value stays.
+        """Shows a row of metrics. Of the held-out figure, which few rows have, the newest value stays.
 
         most_left: seconds after which the run ends even if steps are left.
         """
         if not self._enabled:
             return
-        if row.get("val_bits_per_byte") is not None:
-            self._bits_per_byte = row["val_bits_per_byte"]
+        self._held_out = _held_out(row) or self._held_out
         step, now = row["step"], time.monotonic()
         if self._first is None:
             self._first = (step, now)
@@ -85,8 +84,8 @@ class Progress:
         parts = []
         if loss is not None:
             parts.append(f"loss {loss:.3f}")
-        if self._bits_per_byte is not None:
-            parts.append(f"held-out {self._bits_per_byte:.3f} bits/byte")
+        if self._held_out:
+            parts.append(f"held-out {self._held_out}")
         if rate is not None:
             parts.append(f"{rate:,.0f} tokens/s")
         assert self._first is not None, "update sets it"
@@ -95,6 +94,14 @@ class Progress:
             left = (now - began) / (row["step"] - first_step) * (self._total - row["step"])
             parts.append(f"{_clock(max(0.0, min(left, most_left)))} left")
         return "  ".join(parts)
+
+
+def _held_out(row: Mapping[str, Any]) -> str:
+    if row.get("val_bits_per_byte") is not None:
+        return f"{row['val_bits_per_byte']:.3f} bits/byte"
+    if row.get("val_exact_accuracy") is not None:
+        return f"{row['val_exact_accuracy']:.1%} solved"
+    return ""
 
 
 def _clock(seconds: float) -> str:

@@ -23,6 +23,7 @@ class RunPaths:
         self.environment = self.path / "environment.json"
         self.integrity_manifest = self.path / "integrity_manifest.json"
         self.tokenizer = self.path / "tokenizer.json"
+        self.identifiers = self.path / "identifiers.json"
         self.checkpoints = self.path / "checkpoints"
         self.errors = self.path / "errors"
         self.samples = self.path / "samples"

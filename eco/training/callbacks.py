@@ -46,18 +46,19 @@ class Callback:
 class Evaluation(Callback):
     """Measures on held-out data at the start, every `every` steps and at the end; knows the best step; stops early.
 
-    measure: () -> metrics, of which `val_loss` (the language-model loss alone, in nats a token) decides what is best.
+    measure: () -> metrics, of which `decisive` is best where it is lowest (a language model's own loss, `val_loss`).
     """
 
     name = "evaluation"
 
-    def __init__(self, measure: Callable[[], Row], every: int, patience: int) -> None:
+    def __init__(self, measure: Callable[[], Row], decisive: str, every: int, patience: int) -> None:
         self.measure = measure
+        self.decisive = decisive
         self.every = every
         self.patience = patience
         self.first: Row = {}
         self.latest: Row = {}
-        self.best_loss = float("inf")
+        self.best = float("inf")
         self.best_step = -1
         self._without_gain = 0
 
@@ -69,12 +70,12 @@ class Evaluation(Callback):
         if not trainer.ending and (not self.every or trainer.step % self.every):
             return
         row.update(self._run(trainer))
-        if row["val_loss"] < self.best_loss:
-            self.best_loss, self.best_step, self._without_gain = row["val_loss"], trainer.step, 0
+        if row[self.decisive] < self.best:
+            self.best, self.best_step, self._without_gain = row[self.decisive], trainer.step, 0
         else:
             self._without_gain += 1
             if self.patience and self._without_gain >= self.patience:
-                trainer.stop(f"no better held-out loss in {self._without_gain} evaluations")
+                trainer.stop(f"no better {self.decisive} in {self._without_gain} evaluations")
 
     def _run(self, trainer: "Trainer") -> Row:
         with trainer.phases("eval"):
@@ -82,15 +83,15 @@ class Evaluation(Callback):
         return self.latest
 
     def state_dict(self) -> dict[str, Any]:
-        best = None if self.best_step < 0 else self.best_loss
+        best = None if self.best_step < 0 else self.best
         return {
-            "first": self.first, "latest": self.latest, "best_loss": best, "best_step": self.best_step,
+            "first": self.first, "latest": self.latest, "best": best, "best_step": self.best_step,
             "without_gain": self._without_gain,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.first, self.latest = state["first"], state["latest"]
-        self.best_loss = float("inf") if state["best_loss"] is None else state["best_loss"]
+        self.best = float("inf") if state["best"] is None else state["best"]
         self.best_step, self._without_gain = state["best_step"], state["without_gain"]
 
 

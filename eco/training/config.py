@@ -24,7 +24,7 @@ class TrainConfig(Config):
     )
     batch_size: int = setting(
         8,
-        "Sequences in one micro-batch; batch_size x accumulation make a step, shared by all processes.",
+        "Samples in one micro-batch; batch_size x accumulation make a step, shared by all processes.",
         flat="batch-size",
         gt=0,
     )
@@ -57,17 +57,25 @@ class TrainConfig(Config):
     )
     seed: int = setting(1337, "Seed of weights, data order and dropout.", flat="seed", ge=0)
     eval_every: int = setting(
-        100, "Steps between evaluations on held-out text; 0: only at the start and the end.", flat="eval-interval", ge=0
+        100,
+        "Steps between evaluations on held-out samples; 0: only at the start and the end.",
+        flat="eval-interval",
+        ge=0,
     )
-    eval_windows: int = setting(64, "Held-out windows in one evaluation; 0: all of them.", flat="eval-windows", ge=0)
+    eval_windows: int = setting(
+        64,
+        "Held-out samples (windows of text, or puzzles) in one evaluation; 0: all of them.",
+        flat="eval-windows",
+        ge=0,
+    )
     patience: int = setting(
-        0, "Stop after this many evaluations without a better language-model loss; 0: never.", flat="patience", ge=0
+        0, "Stop after this many evaluations without a better held-out figure; 0: never.", flat="patience", ge=0
     )
     loss_weights: dict[str, Weight] = setting({}, "Weight of each named loss; 1 where none is given.")
 
     @property
     def samples_per_step(self) -> int:
-        """Sequences in the global batch of one optimizer step."""
+        """Samples in the global batch of one optimizer step."""
         return self.batch_size * self.accumulation
 
 

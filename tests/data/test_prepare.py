@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from eco.data.prepare import TextConfig, MixEntry, cache_folder, prepare
+from eco.data.prepare import MixEntry, TextConfig, cache_folder, prepare
 from eco.data.stream import IGNORE
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
 

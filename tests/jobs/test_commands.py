@@ -4,11 +4,14 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from small_run import read_rows
 
 from eco import recipe as recipes
+
+ARC = Path(__file__).parents[3] / "shared" / "data" / "arc" / "arc_agi_1_training.json"
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +124,16 @@ def test_every_recipe_dry_runs(name, corpus, tmp_path):
     import eco.jobs.train as job
     from eco.flags import from_mapping
 
+    if name == "trm-arc" and not ARC.is_file():
+        pytest.skip(f"{ARC} is not there")
+    few: dict = {"data.paths": [str(corpus)]}
+    if name.startswith("trm-"):
+        few = {"data.puzzles": 20, "data.held_out_puzzles": 10}
+    if name == "trm-arc":
+        few["data.paths"] = [str(ARC)]
     settings = {
         "log.trackers": ["tensorboard"],
-        "data.paths": [str(corpus)],
+        **few,
         "output_dir": str(tmp_path),
         "train.batch_size": 1,
         "train.accumulation": 1,

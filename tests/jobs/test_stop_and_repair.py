@@ -157,7 +157,7 @@ def test_a_crash_leaves_a_report(tiny, tmp_path, monkeypatch):
 
 
 def test_evaluation_too_keeps_to_the_micro_batch_that_fits(tiny, tmp_path, monkeypatch):
-    from eco.jobs import train as job
+    from eco.jobs import language as job
     from eco.training.trainer import Trainer
 
     accumulate, sizes = Trainer._accumulate, []
@@ -181,10 +181,10 @@ def test_text_that_changed_since_the_start_is_told(tiny, tmp_path, corpus):
     shutil.copytree(corpus, texts)
     package.train(tiny, {"output_dir": str(run), "data.paths": [str(texts)], "train.steps": 2})
     assert package.resume(run).step == 2
-    assert "text was" not in (run / "logs" / "eco.log").read_text()
+    assert "data was" not in (run / "logs" / "eco.log").read_text()
     (texts / "new.py").write_text("x = 1\n" * 500)
     package.resume(run)
-    assert "text was" in (run / "logs" / "eco.log").read_text()
+    assert "data was" in (run / "logs" / "eco.log").read_text()
 
 
 def test_a_run_without_a_checkpoint_starts_anew_and_keeps_the_old_rows(eco, tiny, tmp_path):

@@ -92,7 +92,7 @@ class PuzzleTask(ABC):
         """The puzzle, or its answer, as rows of cells to be drawn."""
 
     def original(self, name: str, answer: Grid) -> tuple[str, NDArray[np.uint8]]:
-        """The base puzzle's name, and the answer in its own frame (any shape): undoes the augmentation that `name` tells.
+        """The base puzzle's name and the answer in its own frame, of any shape: undoes the augmentation `name` tells.
 
         Answers to several augmented copies of a question vote with what this returns.
         """

@@ -1,0 +1,121 @@
+"""A run that trains a language model on text."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eco.data.prepare import TextConfig, prepare
+from eco.data.tokenizer import Tokenizer, TokenizerConfig
+from eco.evaluation.held_out import held_out_loss, spread
+from eco.inference.engine import Engine
+from eco.jobs.work import Work
+from eco.models.contract import Batch, LanguageModel, LanguageModelConfig, build_model
+from eco.observe.run import RunPaths
+from eco.plugins import find
+from eco.recipe import Recipe
+from eco.training.callbacks import Row
+from eco.training.precision import Precision
+
+
+class LanguageWork(Work):
+    """The corpus as token stores, and a language model over its tokenizer."""
+
+    model: LanguageModel
+    decisive = "val_loss"
+
+    def __init__(
+        self, recipe: Recipe, tokenizer: TokenizerConfig, device: torch.device, say: Callable[[str], None]
+    ) -> None:
+        """
+        tokenizer: that of the recipe, or the file of a resumed run, which keeps its own whatever the corpus is now.
+
+        Raises:
+            ValueError: the corpus, the tokenizer or the model's sizes cannot be used.
+        """
+        self._recipe = recipe
+        self._data = prepare(text_of(recipe), tokenizer, say=say)
+        self.model = language_model(recipe, self._data.tokenizer, device)
+        context = self.model.config.context
+        self._stream = self._data.stream(context)
+        self._held_out = self._data.held_out(context)
+
+    @property
+    def content(self) -> str:
+        return " ".join(store.folder.name for store in self._data.stores)
+
+    def check_batch(self, count: int) -> None:
+        self._stream.check_batch(count)
+
+    def batch(self, index: int, count: int) -> Batch:
+        return self._stream.batch(index, count)
+
+    def measure(self, rows: int, precision: Precision) -> Row:
+        windows = spread(self._held_out, rows, self._recipe.train.eval_windows)
+        return held_out_loss(self.model, windows, torch.from_numpy(self._data.tokenizer.token_lengths), precision)
+
+    def fit(self) -> dict[str, Any]:
+        return {
+            "model": self.model.config.model_dump(mode="json"),
+            "tokenizer": self._data.tokenizer.digest,
+            "optimizer": self._recipe.optimizer.name,
+            "precision_scaler": self._recipe.train.precision == "fp16",
+        }
+
+    def describe(self, run: RunPaths) -> list[Path]:
+        self._data.tokenizer.save(run.tokenizer)
+        return [run.tokenizer]
+
+    def samples(self, run: RunPaths, step: int) -> list[str]:
+        """Continues the recipe's prompts."""
+        prompts = self._recipe.prompts
+        if not prompts:
+            return []
+        completions = Engine(self.model, self._data.tokenizer).generate(prompts, self._recipe.sampling)
+        texts = [prompt + rows[0].text for prompt, rows in zip(prompts, completions, strict=True)]
+        file = run.samples / f"step_{step:08d}.txt"
+        file.write_text("\n\n----\n\n".join(texts) + "\n", encoding="utf-8")
+        return texts
+
+    def headline(self, before: Row, after: Row) -> str:
+        first, last = before["val_bits_per_byte"], after["val_bits_per_byte"]
+        return f"held-out bits per byte: {first:.3f} before training, {last:.3f} after"
+
+    def next_command(self, run: Path) -> str:
+        return f"eco generate {run} --prompt 'def main():'"
+
+
+def text_of(recipe: Recipe) -> TextConfig:
+    """The recipe's data, which must be text for a language model.
+
+    Raises:
+        ValueError: they are puzzles.
+    """
+    if not isinstance(recipe.data, TextConfig):
+        raise ValueError(
+            f"model.family {recipe.model.family} is a language model and data.puzzle names puzzles; "
+            "take a model of puzzles, such as trm, or leave data.puzzle out"
+        )
+    return recipe.data
+
+
+def language_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
+    """The recipe's model with its initial weights; `vocab_size: 0` becomes the tokenizer's.
+
+    Raises:
+        ValueError: the vocabulary is too small for the tokenizer, or the architecture is no language model.
+    """
+    config = recipe.model
+    if not isinstance(config, LanguageModelConfig):
+        raise ValueError(f"model.family {config.family} is not a language model; name its puzzles in data.puzzle")
+    if config.vocab_size == 0:
+        config = config.model_copy(update={"vocab_size": tokenizer.vocab_size})
+    if config.vocab_size < tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size is {config.vocab_size}, but the tokenizer has {tokenizer.vocab_size} tokens; "
+            "raise it, or leave it at 0 to take the tokenizer's"
+        )
+    model = build_model(find("models", config.family).build, config, recipe.train.seed, device)
+    assert isinstance(model, LanguageModel), "a LanguageModelConfig builds a LanguageModel"
+    return model

@@ -1,0 +1,89 @@
+"""The puzzles of a recipe as memory-mapped sets, made once and kept in the cache."""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import xxhash
+from filelock import FileLock
+
+from eco import __version__
+from eco.data.puzzles.store import BLANK, PuzzleSet, open_set, write_set
+from eco.machine import cache_folder
+from eco.tasks.puzzles.contract import PuzzleConfig, PuzzleTask
+
+_BLOCK = 1 << 22
+"""Bytes read at a time to digest a file."""
+
+
+@dataclass(frozen=True)
+class Puzzles:
+    """Both splits of a recipe's puzzles. content: names what they were made from.
+
+    The rows of the test split's puzzle table are those of the training split, which come first, and its own.
+    """
+
+    train: PuzzleSet
+    test: PuzzleSet
+    content: str
+
+
+def open_puzzles(
+    config: PuzzleConfig, task: PuzzleTask, cache: Path | None = None, say: Callable[[str], None] = lambda _: None
+) -> Puzzles:
+    """The puzzles from the cache; those that are not there yet are made first. Of several processes one works.
+
+    Raises:
+        ValueError: see `PuzzleTask.groups`; or the cache cannot be written.
+    """
+    content = _digest(config)
+    folder = (cache_folder() if cache is None else cache) / f"puzzles-{content}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            opened = _open(folder, content)
+            if opened is None:
+                started = time.perf_counter()
+                _write(task, folder)
+                opened = Puzzles(open_set(folder / "train"), open_set(folder / "test"), content)
+                say(f"{config.puzzle} puzzles made in {time.perf_counter() - started:.1f} s")
+    except OSError as error:
+        raise ValueError(f"cannot write puzzles to {folder}: {error}; free space, or set ECO_CACHE") from error
+    say(
+        f"{config.puzzle}: {len(opened.train.group_indices) - 1} puzzles to train on in "
+        f"{len(opened.train.puzzle_identifiers)} variants, {len(opened.test.group_indices) - 1} held out"
+    )
+    return opened
+
+
+def _open(folder: Path, content: str) -> Puzzles | None:
+    with suppress(ValueError):  # not there, or damaged
+        return Puzzles(open_set(folder / "train"), open_set(folder / "test"), content)
+    return None
+
+
+def _write(task: PuzzleTask, folder: Path) -> None:
+    sizes = {"vocab_size": task.vocab_size, "length": prod(task.shape)}
+    write_set(folder / "train", task.groups("train"), **sizes, identifiers=(BLANK,))
+    write_set(folder / "test", task.groups("test"), **sizes, identifiers=open_set(folder / "train").identifiers)
+
+
+def _digest(config: PuzzleConfig) -> str:
+    """Of the settings, of the files that they name, and of the version that makes puzzles of them."""
+    digest = xxhash.xxh3_128()
+    digest.update(f"{__version__} {config.model_dump_json(exclude={'workers'})}".encode())
+    named = [*getattr(config, "paths", ()), getattr(config, "path", None)]
+    for path in (Path(name) for name in named if name):
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            _update(digest, file)
+    return digest.hexdigest()
+
+
+def _update(digest: xxhash.xxh3_128, file: Path) -> None:
+    if file.is_file():
+        with open(file, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
