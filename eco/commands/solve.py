@@ -97,15 +97,16 @@ def _panels(task: PuzzleTask, answer: Answer) -> tuple[Panel, Panel]:
 def _show(console: Console, task: PuzzleTask, answer: Answer, picture: Path | None) -> None:
     coloured = console.is_terminal and not console.no_color
     console.print(as_text(_panels(task, answer), console.width, coloured))
-    console.print("\n" + "\n".join(sentences(answer)), markup=False)
+    console.print("\n" + "\n".join(sentences(answer, task.has_rules)), markup=False)
     console.print(f"picture: {picture}\n", markup=False)
 
 
-def sentences(answer: Answer) -> list[str]:
-    """What there is to say of an answer, a line each."""
+def sentences(answer: Answer, judged: bool = True) -> list[str]:
+    """What there is to say of an answer, a line each. judged: the verdict tells right from wrong."""
     steps, sure = len(answer.steps), percent(answer.confidence[-1])
     passed = answer.verdict.outcome == "pass"
-    state = "solved after step" if passed else "not solved; the answer stands since step"
+    state = "solved after step" if passed and judged else "the answer stands since step"
+    state = state if passed else f"not solved; {state}"
     lines = [f"{state} {answer.settled} of {steps}; the halting head is {sure} sure"]
     if answer.verdict.detail:
         lines.append(answer.verdict.detail)

@@ -112,7 +112,7 @@ def measure(
 
     Of the puzzles themselves, without their augmented copies:
     `puzzles`, how many; `exact_accuracy`, the share with every cell right, `..._low` and `..._high`, its 95 % interval;
-    `cell_accuracy`; `loss` in nats; `valid_share`, of answers that keep the puzzle's rules, as the known one does;
+    `cell_accuracy`; `loss` in nats; `valid_share`, of answers that keep the puzzle's rules, if it has any;
     `accuracy_by_step`, the exact accuracy after each step; `halt_accuracy`, how often the halting head tells rightly
     in the end whether the answer is right, and `confidence`, its mean probability of that.
 
@@ -130,10 +130,9 @@ def measure(
     with evaluating(model):
         for chosen, rows in batches(examples, batch):
             marks.append(mark(model, rows, precision))
-            valid += [
-                task.check(inputs, answer).outcome == "pass"
-                for inputs, answer in zip(_grids(rows["tokens"]), marks[-1].answers, strict=True)
-            ]
+            if task.has_rules:
+                pairs = zip(_grids(rows["tokens"]), marks[-1].answers, strict=True)
+                valid += [task.check(inputs, answer).outcome == "pass" for inputs, answer in pairs]
             if rows["puzzle"].any():
                 blank.append(mark(model, {**rows, "puzzle": torch.zeros_like(rows["puzzle"])}, precision))
                 poll.ask(chosen, rows)
@@ -176,7 +175,7 @@ def _figures(marks: Marks, valid: Sequence[bool]) -> dict[str, Any]:
         **_share("exact_accuracy", right),
         "cell_accuracy": float(marks.cells.mean()),
         "loss": float(marks.loss.mean()),
-        "valid_share": float(np.mean(valid)),
+        **({"valid_share": float(np.mean(valid))} if valid else {}),
         "accuracy_by_step": marks.right.mean(axis=0).tolist(),
         "halt_accuracy": float(((marks.confidence > 0.5) == right).mean()),
         "confidence": float(marks.confidence.mean()),

@@ -39,7 +39,7 @@ def open_puzzles(
     Raises:
         ValueError: see `PuzzleTask.groups`; or the cache cannot be written.
     """
-    content = _digest(config)
+    content = _digest(config, task)
     folder = (cache_folder() if cache is None else cache) / f"puzzles-{content}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +50,8 @@ def open_puzzles(
                 _write(task, folder)
                 opened = Puzzles(open_set(folder / "train"), open_set(folder / "test"), content)
                 say(f"{config.puzzle} puzzles made in {time.perf_counter() - started:.1f} s")
+                for reason, number in task.left_out.items():
+                    say(f"left out: {number} {reason}")
     except OSError as error:
         raise ValueError(f"cannot write puzzles to {folder}: {error}; free space, or set ECO_CACHE") from error
     say(
@@ -71,12 +73,11 @@ def _write(task: PuzzleTask, folder: Path) -> None:
     write_set(folder / "test", task.groups("test"), **sizes, identifiers=open_set(folder / "train").identifiers)
 
 
-def _digest(config: PuzzleConfig) -> str:
+def _digest(config: PuzzleConfig, task: PuzzleTask) -> str:
     """Of the settings, of the files that they name, and of the version that makes puzzles of them."""
     digest = xxhash.xxh3_128()
     digest.update(f"{__version__} {config.model_dump_json(exclude={'workers'})}".encode())
-    named = [*getattr(config, "paths", ()), getattr(config, "path", None)]
-    for path in (Path(name) for name in named if name):
+    for path in map(Path, task.files):
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             _update(digest, file)
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from eco.config import LocalPath, setting
 from eco.data.puzzles.store import Group
 from eco.tasks.puzzles.contract import Cell, Grid, PuzzleConfig, PuzzleTask, Question, Split
 from eco.tasks.puzzles.grids.arc_canvas import VOCAB_SIZE, Colours, corner, crop, draw, ends
-from eco.tasks.puzzles.grids.arc_files import ArcTask, Pair, load_tasks, read_tasks
+from eco.tasks.puzzles.grids.arc_files import ArcTask, Pair, load_tasks, read_tasks, solutions_of
 from eco.tasks.puzzles.grids.arc_variants import canonical, choose, undo
 from eco.tasks.puzzles.grids.colours import PALETTE
 from eco.tasks.verdict import Verdict
@@ -59,9 +60,12 @@ class _Tasks:
 class Arc(PuzzleTask):
     vocab_size = VOCAB_SIZE
     attempts = 2
+    has_rules = False
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        tasks = (*config.paths, *config.evaluated)
+        self.files = (*tasks, *(str(solutions_of(Path(path))) for path in tasks))
         self.shape = (config.size, config.size)
 
     @property

@@ -6,7 +6,7 @@ label leaves 0 are not asked for.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +64,17 @@ class PuzzleTask(ABC):
 
     attempts: int = 1
     """Answers that a solver may hand in for one question."""
+
+    has_rules: bool = True
+    """Whether `check` can judge an answer without its label."""
+
+    files: Sequence[str] = ()
+    """Files and folders that `groups` reads."""
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Reason -> how much of the files is in neither split because of it."""
+        return {}
 
     @abstractmethod
     def groups(self, split: Split) -> Iterator[Group]:

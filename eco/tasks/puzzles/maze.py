@@ -61,6 +61,7 @@ class MazeTask(PuzzleTask):
 
     def __init__(self, config: Config) -> None:
         self.shape = (config.size, config.size)
+        self.files = (config.path,) if config.path else ()
         self._config = config
 
     def groups(self, split: Split) -> Iterator[Group]:

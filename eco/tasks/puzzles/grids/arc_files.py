@@ -87,10 +87,15 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
+def solutions_of(file: Path) -> Path:
+    """Where the outputs of a file's test pairs are, if they are not in it."""
+    return file.with_name(file.name.replace("_challenges", "_solutions"))
+
+
 def _with_solutions(file: Path) -> str:
     """The text of a file of tasks, the outputs of its test pairs filled in from the solutions beside it."""
     text = file.read_text(encoding="utf-8")
-    beside = file.with_name(file.name.replace("_challenges", "_solutions"))
+    beside = solutions_of(file)
     if beside == file or not beside.is_file():
         return text
     tasks = json.loads(text)
