@@ -100,13 +100,13 @@ class Sudokus(PuzzleTask):
         elif config.size == 4:
             rows = iter(self._classes[: config.held_out_puzzles])
         else:
-            rows = inequivalent([config.seed, _TEST], self._board, self._wanted, Seen(self._board))
+            rows = self._made(_TEST, config.held_out_puzzles, Seen(self._board))
         test = [*islice(rows, config.held_out_puzzles)]
         self._refuse_fewer(len(test), config.held_out_puzzles)
         return test
 
     def _train(self) -> Iterator[Sudoku]:
-        """Puzzles that are not equivalent to one of the test; more than are wanted, if there are."""
+        """Puzzles that are not equivalent to one of the test; a file has more than are wanted."""
         config = self._config
         if config.size == 4:
             return iter(self._classes[config.held_out_puzzles :])
@@ -114,7 +114,10 @@ class Sudokus(PuzzleTask):
         seen.admit(np.stack([puzzle for puzzle, _ in self._test]))
         if config.path:
             return SudokuFile(config.path, "train.csv").shuffled(config.seed, config.min_guesses, seen)
-        return inequivalent([config.seed, _TRAIN], self._board, self._wanted, seen)
+        return self._made(_TRAIN, config.puzzles, seen)
+
+    def _made(self, use: int, count: int, seen: Seen) -> Iterator[Sudoku]:
+        return inequivalent([self._config.seed, use], count, self._board, self._wanted, seen)
 
     @cached_property
     def _classes(self) -> list[Sudoku]:

@@ -23,25 +23,25 @@ class Wanted:
     min_guesses: int = 0
 
 
-_BATCH = 2048
-"""Most puzzles made at once: enough that numpy's fixed cost per operation does not matter; 27 MB of search at 9x9."""
+_LEAST, _MOST = 64, 2048
+"""Puzzles made at once: enough that numpy's fixed cost per operation does not matter; 2048 take 27 MB at 9x9."""
 
 _PATIENCE = 8192
 """Attempts without a new puzzle after which there are taken to be no more."""
 
 
-def inequivalent(key: Sequence[int], board: Board, wanted: Wanted, seen: Seen) -> Iterator[Sudoku]:
-    """Puzzles and their solutions, (L,) each, none equivalent to one that was seen; ends when there seem to be no more.
-
-    key: seeds. Batches grow, as the first may suffice.
-    """
-    start, count, last_new = 0, 64, 0
-    while start - last_new < _PATIENCE:
-        puzzles, answers = generate(key, start, count, board, wanted)
-        start, count = start + count, min(2 * count, _BATCH)
-        new = seen.admit(puzzles)
-        if new.any():
+def inequivalent(key: Sequence[int], count: int, board: Board, wanted: Wanted, seen: Seen) -> Iterator[Sudoku]:
+    """Up to `count` puzzles, none equivalent to one that was seen; fewer when there seem to be no more. key: seeds."""
+    start, found, last_new = 0, 0, 0
+    while found < count and start - last_new < _PATIENCE:
+        expected = (count - found) * max(start, 1) // max(found, 1)  # attempts, as settings may refuse most
+        batch = min(max(expected, _LEAST), _MOST)
+        puzzles, answers = generate(key, start, batch, board, wanted)
+        start += batch
+        new = np.flatnonzero(seen.admit(puzzles))[: count - found]
+        if new.size:
             last_new = start
+        found += new.size
         yield from zip(puzzles[new], answers[new], strict=True)
 
 
