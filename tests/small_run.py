@@ -1,4 +1,4 @@
-"""A recipe that trains in a second, and the reader of what it wrote."""
+"""Recipes that train in a second, and the reader of what they wrote."""
 
 import json
 from pathlib import Path
@@ -11,6 +11,14 @@ train: {steps: 12, batch_size: 4, warmup: 3, eval_every: 5, eval_windows: 4, pre
 checkpoint: {every: 4, seconds: 0}
 sampling: {max_new_tokens: 8}
 prompts: ["def "]
+"""
+
+SMALL_PUZZLES = """
+model: {family: trm, width: 32, heads: 2, prefix: 1, cycles: 2, inner_cycles: 2, max_steps: 4}
+data: {puzzle: sudoku, size: 4, clues: 6, puzzles: 40, held_out_puzzles: 10}
+optimizer: {name: adam_atan2, lr: 0.001}
+train: {steps: 20, batch_size: 16, eval_every: 20, eval_windows: 10, precision: fp32}
+checkpoint: {every: 20, seconds: 0}
 """
 
 

@@ -6,16 +6,10 @@ import re
 
 import pytest
 from matplotlib.image import imread
+from small_run import SMALL_PUZZLES
 
 import eco as package
 
-SMALL = """
-model: {family: trm, width: 32, heads: 2, prefix: 1, cycles: 2, inner_cycles: 2, max_steps: 4}
-data: {puzzle: sudoku, size: 4, clues: 6, puzzles: 40, held_out_puzzles: 10}
-optimizer: {name: adam_atan2, lr: 0.001}
-train: {steps: 20, batch_size: 16, eval_every: 20, eval_windows: 10, precision: fp32}
-checkpoint: {every: 20, seconds: 0}
-"""
 ONE = "1 . | . 4\n. 4 | 1 .\n----+----\n2 1 | 4 .\n4 . | . 1\n"
 CLUES = ["1 . . 4", ". 4 1 .", "2 1 4 .", "4 . . 1"]
 
@@ -23,7 +17,7 @@ CLUES = ["1 . . 4", ". 4 1 .", "2 1 4 .", "4 . . 1"]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("solve")
-    (folder / "small.yaml").write_text(SMALL)
+    (folder / "small.yaml").write_text(SMALL_PUZZLES)
     package.train(str(folder / "small.yaml"), {"output_dir": str(folder / "run")})
     return folder / "run"
 

@@ -74,6 +74,7 @@ class Sudokus(PuzzleTask):
         self._config = config
         self._board = BOARDS[config.size]
         self.shape = (config.size, config.size)
+        self.files = (config.path,) if config.path else ()
         self.vocab_size = config.size + 2
         self._wanted = Wanted(config.clue_range, config.min_guesses)
 
