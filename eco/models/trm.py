@@ -104,7 +104,7 @@ class TRM(RecursiveModel):
         self.answer_stack = stacks[1] if config.stacks == "separate" else None
         self.head = nn.Linear(width, config.vocab_size, bias=False)
         self.halt_head = nn.Linear(width, 2 if config.halt == "continue" else 1)
-        # Drawn once and never trained.
+        # Drawn once and never trained. Without a scratch_start the answer is its own scratch.
         self.answer_start = nn.Buffer(torch.empty(width))
         self.scratch_start = nn.Buffer(torch.empty(width)) if config.latents == 2 else None
 
@@ -144,7 +144,7 @@ class TRM(RecursiveModel):
             return self._answer(self._think(question, latent, with_gradient))
 
     def _think(self, question: Tensor, latent: Latent, updates: int) -> Latent:
-        """Updates the scratch so many times."""
+        """Updates the scratch so many times, each time in view of the question and the answer."""
         injected = question if self.scratch_start is None else latent.answer + question
         scratch = latent.scratch
         for _ in range(updates):
@@ -165,7 +165,11 @@ class TRM(RecursiveModel):
         return y
 
     def read(self, latent: Latent) -> tuple[Tensor, Tensor]:
-        return self.head(latent.answer[:, self.config.prefix :]), self._halting(latent)[:, 0]
+        return self._cells(latent), self._halting(latent)[:, 0]
+
+    def _cells(self, latent: Latent) -> Tensor:
+        logits: Tensor = self.head(latent.answer[:, self.config.prefix :])
+        return logits
 
     def _halting(self, latent: Latent) -> Tensor:
         """Logits in fp32 or wider, read at the first position: (B, 1) of halting, (B, 2) where `halt` is "continue"."""
@@ -186,7 +190,7 @@ class TRM(RecursiveModel):
         latent, steps = self._resume(question, batch, carry)
         latent = self.improve(question, latent)
         steps = steps + 1
-        logits, halting = self.head(latent.answer[:, self.config.prefix :]), self._halting(latent)
+        logits, halting = self._cells(latent), self._halting(latent)
         grades = grade(logits.detach(), batch["targets"])
         losses = {
             "answer": stablemax_cross_entropy(logits, batch["targets"]).mean(),

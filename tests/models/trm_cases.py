@@ -18,7 +18,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "mlp": {"mixer": "mlp", "position": "none", "cycles": 2},
     "learned": {"position": "learned", "puzzle_width": 40},
     "bare": {"position": "none", "prefix": 0},
-    "hrm": {"stacks": "separate", "gradient": "last", "halt": "continue", "cycles": 2, "prefix": 1},
+    "hrm": {"stacks": "separate", "gradient": "last", "halt": "continue", "cycles": 2, "prefix": 1, "max_steps": 2},
     "one-latent": {"latents": 1, "puzzle_width": 0},
     "one-cycle": {"cycles": 1, "inner_cycles": 3, "gradient": "last", "layers": 1},
 }
