@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "product.h"
 
@@ -30,11 +31,16 @@ struct Shape {
     int64_t keys_for(int64_t t) const { return causal ? t + ROWS : padded(); }
 };
 
-template <class T>
-struct Scratch {
-    std::unique_ptr<T, void (*)(void *)> memory;
-    explicit Scratch(int64_t count) : memory((T *)std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64), std::free) {}
-    operator T *() const { return memory.get(); }
+// Working memory of one thread, taken once for all its heads: for short sequences a third of the time went into it.
+class Memory {
+    std::vector<std::unique_ptr<void, void (*)(void *)>> blocks;
+
+   public:
+    template <class T>
+    T *take(int64_t count) {
+        blocks.emplace_back(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64), std::free);
+        return (T *)blocks.back().get();
+    }
 };
 
 // Copies `count` rows into out (ROWS x D), turned by their angles, zeros after them.
@@ -162,12 +168,23 @@ void query_sums(const Shape &s, const Heads &out, const bf16 *dout, const float 
     }
 }
 
+struct ForwardScratch {
+    uint32_t *keys, *values;
+    bf16 *block, *weights;
+    float *scores, *mixed;
+    ForwardScratch(Memory &memory, int64_t D, int64_t P)
+        : keys(memory.take<uint32_t>(D / 2 * P)),
+          values(memory.take<uint32_t>(P / 2 * D)),
+          block(memory.take<bf16>(ROWS * D)),
+          weights(memory.take<bf16>(ROWS * P)),
+          scores(memory.take<float>(ROWS * P)),
+          mixed(memory.take<float>(ROWS * D)) {}
+};
+
 void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v, const Heads &out, float *log_sums,
-                  int64_t b, int64_t hk) {
+                  int64_t b, int64_t hk, const ForwardScratch &scratch) {
     const int64_t D = s.D, P = s.padded(), group = s.H / s.Hkv;
-    Scratch<uint32_t> keys(D / 2 * P), values(P / 2 * D);
-    Scratch<bf16> block(ROWS * D), weights(ROWS * P);
-    Scratch<float> scores(ROWS * P), mixed(ROWS * D);
+    const auto [keys, values, block, weights, scores, mixed] = scratch;
     for (int64_t t = 0; t < P; t += ROWS) {
         load_rows(s, k, b, hk, t, true, block);
         pair_columns(block, ROWS, D, keys + t, P);
@@ -184,7 +201,7 @@ void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v
                 const int64_t seen = s.causal ? t + r + 1 : s.T;
                 std::fill(scores + r * n + seen, scores + (r + 1) * n, -INFINITY);
             }
-            for (int64_t r = 0; r < ROWS; r += LANES)
+            for (int64_t r = 0; r < ROWS && t + r < s.T; r += LANES)
                 weigh(scores + r * n, n, n, s.scale, weights + r * n, sums + r, tops + r);
             product(ROWS, D, n, weights, n, values, D, mixed, D);
             for (int64_t r = 0; r < ROWS && t + r < s.T; r++) {
@@ -195,17 +212,36 @@ void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v
         }
 }
 
+struct BackwardScratch {
+    bf16 *keys, *keys_turned, *values, *block, *dblock, *weights, *dscores;
+    uint32_t *pairs, *dscore_pairs;
+    float *scores, *dweights, *dkeys, *dvalues, *dqueries_turned, *dqueries;
+    BackwardScratch(Memory &memory, int64_t D, int64_t P)
+        : keys(memory.take<bf16>(P * D)),
+          keys_turned(memory.take<bf16>(D * P)),
+          values(memory.take<bf16>(P * D)),
+          block(memory.take<bf16>(ROWS * D)),
+          dblock(memory.take<bf16>(ROWS * D)),
+          weights(memory.take<bf16>(P * ROWS)),
+          dscores(memory.take<bf16>(P * ROWS)),
+          pairs(memory.take<uint32_t>(ROWS / 2 * D)),
+          dscore_pairs(memory.take<uint32_t>(P / 2 * ROWS)),
+          scores(memory.take<float>(P * ROWS)),
+          dweights(memory.take<float>(P * ROWS)),
+          dkeys(memory.take<float>(P * D)),
+          dvalues(memory.take<float>(P * D)),
+          dqueries_turned(memory.take<float>(D * ROWS)),
+          dqueries(memory.take<float>(ROWS * D)) {}
+};
+
 // Scores are computed transposed, keys by queries: weights and their gradients then already lie as the products for the
 // gradients of values and keys read them.
 void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v, const Heads &out, const Heads &dout,
-                   const float *all_log_sums, const Heads &dq, const Heads &dk, const Heads &dv, int64_t b,
-                   int64_t hk) {
+                   const float *all_log_sums, const Heads &dq, const Heads &dk, const Heads &dv, int64_t b, int64_t hk,
+                   const BackwardScratch &scratch) {
     const int64_t D = s.D, P = s.padded(), group = s.H / s.Hkv;
-    Scratch<bf16> keys(P * D), keys_turned(D * P), values(P * D), block(ROWS * D), dblock(ROWS * D);
-    Scratch<bf16> weights(P * ROWS), dscores(P * ROWS);
-    Scratch<uint32_t> pairs(ROWS / 2 * D), dscore_pairs(P / 2 * ROWS);
-    Scratch<float> scores(P * ROWS), dweights(P * ROWS), dkeys(P * D), dvalues(P * D);
-    Scratch<float> dqueries_turned(D * ROWS), dqueries(ROWS * D);
+    const auto [keys, keys_turned, values, block, dblock, weights, dscores, pairs, dscore_pairs, scores, dweights,
+                dkeys, dvalues, dqueries_turned, dqueries] = scratch;
     for (int64_t t = 0; t < P; t += ROWS) {
         load_rows(s, k, b, hk, t, true, keys + t * D);
         load_rows(s, v, b, hk, t, false, values + t * D);
@@ -233,7 +269,7 @@ void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &
             pair_rows(block, ROWS, D, pairs);
             product(n, D, ROWS, dscores, ROWS, pairs, D, dkeys, D, true);
             product(D, ROWS, n, keys_turned, P, dscore_pairs, ROWS, dqueries_turned, ROWS);
-            transpose((uint32_t *)(float *)dqueries_turned, D, ROWS, (uint32_t *)(float *)dqueries, D);
+            transpose((uint32_t *)dqueries_turned, D, ROWS, (uint32_t *)dqueries, D);
             store_rows(s, dqueries, dq, b, h, t, true);
         }
     for (int64_t t = 0; t < P; t += ROWS) {
@@ -251,9 +287,11 @@ extern "C" void eco_attention_forward(const Shape *s, const Heads *q, const Head
 #pragma omp parallel
     {
         [[maybe_unused]] Tiles tiles;
+        Memory memory;
+        const ForwardScratch scratch(memory, s->D, s->padded());
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->B * s->Hkv; i++)
-            forward_head(*s, *q, *k, *v, *out, log_sums, i / s->Hkv, i % s->Hkv);
+            forward_head(*s, *q, *k, *v, *out, log_sums, i / s->Hkv, i % s->Hkv, scratch);
     }
 }
 
@@ -263,8 +301,10 @@ extern "C" void eco_attention_backward(const Shape *s, const Heads *q, const Hea
 #pragma omp parallel
     {
         [[maybe_unused]] Tiles tiles;
+        Memory memory;
+        const BackwardScratch scratch(memory, s->D, s->padded());
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->B * s->Hkv; i++)
-            backward_head(*s, *q, *k, *v, *out, *dout, log_sums, *dq, *dk, *dv, i / s->Hkv, i % s->Hkv);
+            backward_head(*s, *q, *k, *v, *out, *dout, log_sums, *dq, *dk, *dv, i / s->Hkv, i % s->Hkv, scratch);
     }
 }
