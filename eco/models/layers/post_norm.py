@@ -46,8 +46,8 @@ class MLPMixing(nn.Module):
         self.mlp = SwiGLU(positions, swiglu_units(positions, expansion), bias=False)
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
-        channels = x.transpose(1, 2)
-        return add_unit_rms_norm(channels, self.mlp(channels), EPS).transpose(1, 2)
+        channels = x.transpose(1, 2).contiguous()  # one copy here; product and norm would each make their own
+        return add_unit_rms_norm(channels, self.mlp(channels), EPS).transpose(1, 2).contiguous()
 
     def flops(self, positions: int, width: int) -> float:
         return 2.0 * _weights(self) * width
