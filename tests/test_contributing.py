@@ -33,12 +33,13 @@ SMALL = {
 }
 
 
-def test_there_are_four_blocks():
+def test_there_are_five_blocks():
     assert sorted(BLOCKS) == [
         "bigram.yaml",
         "eco/data/sources/sums.py",
         "eco/models/bigram.py",
         "eco/optim/momentum.py",
+        "eco/tasks/puzzles/mirror.py",
     ]
 
 
@@ -57,3 +58,16 @@ def test_the_optimizer_trains(tiny, tmp_path):
     settings = {"optimizer.name": "momentum", "optimizer.lr": 0.5, "optimizer.momentum": 0.5}
     result = package.train(tiny, settings | {"output_dir": str(tmp_path / "run")})
     assert result.after["val_loss"] < result.before["val_loss"]
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_the_puzzle_is_learnt_and_solved(tmp_path):
+    puzzles = {"data.puzzle": "mirror", "data.length": 4, "data.puzzles": 1000, "data.held_out_puzzles": 50}
+    quick = {"train.steps": 150, "train.warmup": 0, "optimizer.lr": 0.003, "train.batch_size": 32, "model.width": 64}
+    quick |= {"model.mixer": "mlp", "model.position": "none"}
+    result = package.train("trm-sudoku4", puzzles | quick | {"output_dir": str(tmp_path / "run")})
+    assert result.after["val_cell_accuracy"] > 0.5 > 0.2 > result.before["val_cell_accuracy"]
+    (answer,) = package.load(tmp_path / "run").solve("3141")
+    assert answer.question.inputs.tolist() == [4, 2, 5, 2]
+    with pytest.raises(ValueError, match="line 1: '31415' is not 4 digits"):
+        package.load(tmp_path / "run").solve("31415")
