@@ -75,9 +75,9 @@ def test_in_fp32_it_is_close(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "mlp"])  # which is chaotic at this size
 def test_in_bf16_every_gradient_is_whole(variant: str) -> None:
-    """A use of a weight whose gradient was lost, one of three, would miss by far more than rounding does."""
+    """Where one of three updates loses its gradient, the embedding's is off by 0.34 to 0.56; rounding makes 0.13 of it."""
     model = made(config_of(**VARIANTS[variant]))
     for found, expected, name in two_steps(model, reference_weights(model), autocast=True):
         error = (found - expected).norm() / expected.norm()
-        assert error < 0.06, f"{name}: {error}"
+        assert error < 0.2, f"{name}: {error}"
         assert found.dtype == (torch.bfloat16 if found.ndim == 3 else torch.float32), name
