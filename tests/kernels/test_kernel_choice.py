@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from eco.kernels import native
 from eco.kernels.attention import causal_attention, packed_attention
-from eco.kernels.norm import rms_norm
+from eco.kernels.norm import add_unit_rms_norm, rms_norm
 
 SHOW = """
 import torch
@@ -74,13 +75,15 @@ def test_an_unknown_wish_is_an_error(tmp_path: Path) -> None:
     assert done.returncode != 0 and "'fast'" in done.stderr
 
 
-def test_same_bits_from_run_to_run_and_for_any_number_of_threads(cpp: None) -> None:
+@pytest.mark.parametrize("causal", [True, False])
+def test_same_bits_from_run_to_run_and_for_any_number_of_threads(causal: bool, cpp: None) -> None:
     x = torch.randn(2, 130, 3 * 64, generator=torch.Generator().manual_seed(0))
     weight = torch.ones(3 * 64, requires_grad=True)
 
     def gradients() -> list[torch.Tensor]:
         leaf = x.bfloat16().requires_grad_()
-        packed_attention(rms_norm(leaf, weight, 1e-5), heads=2, kv_heads=2).square().sum().backward()
+        mixed = packed_attention(rms_norm(leaf, weight, 1e-5), heads=2, kv_heads=2, causal=causal)
+        add_unit_rms_norm(mixed, leaf[..., :64], 1e-5).pow(3).sum().backward()
         found = [leaf.grad, weight.grad]
         weight.grad = None
         return [g for g in found if g is not None]
