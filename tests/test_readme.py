@@ -2,41 +2,59 @@
 
 import re
 import shlex
+from math import prod
 from pathlib import Path
 
 import torch
 
 from eco import recipe as recipes
 from eco.cli import COMMANDS
+from eco.jobs.puzzles import task_of
 from eco.plugins import find
+from eco.tasks.puzzles.contract import PuzzleConfig
 
 PAGE = (Path(__file__).parent.parent / "README.md").read_text()
 SMALL = ["--steps", "6", "--d-model", "32", "--n-layers", "1", "--n-heads", "2", "--seq-len", "32", "--batch-size", "2"]
 SMALL += ["--tokenizer.vocab_size", "320", "--eval-windows", "2", "--max-new-tokens", "4", "--train.accumulation", "1"]
 
 
+SMALL_PUZZLES = ["--steps", "4", "--d-model", "32", "--batch-size", "8", "--puzzles", "20", "--eval-windows", "4"]
+SMALL_PUZZLES += ["--data.held_out_puzzles", "10"]
+
+
+def small(words):
+    return SMALL_PUZZLES if words[1].startswith("trm-") else SMALL
+
+
+def wants_text(words):
+    return words[0] in ("train", "demo") and "trm-" not in words[1] and "--data.paths" not in words
+
+
 def commands():
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
-            if words and words[0] == "eco":
-                yield words[1:]
+            if words and words[0] in ("eco", "printf"):
+                yield words
 
 
 def test_the_readme_names_every_command():
-    shown = {words[0] for words in commands()}
+    shown = {words[1] for words in commands() if words[0] == "eco"}
     assert shown | {"demo"} == set(COMMANDS)
     assert "eco demo" in PAGE
 
 
 def test_every_command_runs(eco, corpus, tmp_path):
     (tmp_path / "code.py").write_text(next(corpus.iterdir()).read_text())
-    for words in commands():
+    for program, *words in commands():
+        if program == "printf":
+            (tmp_path / words[-1]).write_text(words[0].replace("\\n", "\n"))
+            continue
         if words[0] in ("train", "demo"):
-            words = [*words, *SMALL, *([] if "--data.paths" in words else ["--data.paths", corpus])]
+            words = [*words, *small(words)]
         if words[0] == "resume":
             words = [*words, "--steps", "8"]
-        done = eco(*words)
+        done = eco(*words, *(["--data.paths", corpus] if wants_text(words) else []))
         assert done.returncode == 0, (words, done.stderr)
 
 
@@ -50,8 +68,12 @@ def test_the_parameter_counts_are_those_of_the_models():
     counted = {}
     for name in recipes.names():
         recipe = recipes.load(name)
+        sizes = {"vocab_size": recipe.tokenizer.vocab_size}
+        if isinstance(recipe.data, PuzzleConfig):
+            task = task_of(recipe)
+            sizes = {"vocab_size": task.vocab_size, "length": prod(task.shape), "identifiers": 1}
         with torch.device("meta"):
-            config = recipe.model.model_copy(update={"vocab_size": recipe.tokenizer.vocab_size})
+            config = recipe.model.model_copy(update=sizes)
             model = find("models", config.family).build(config)
         counted[name] = f"{sum(model.parameter_table().values()) / 1e6:.1f}"
     assert shown == counted
