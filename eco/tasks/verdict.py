@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["pass", "fail"]
-"""A puzzle's answer is right or it is not; tasks that run code have more ways to end."""
+Outcome = Literal["pass", "fail", "timeout", "memory", "crash", "tamper", "infrastructure"]
+"""How a check ended. A puzzle's answer is right or it is not: pass or fail. A program that was run for its verdict can
+also exceed its time or its memory, end its process, or be caught at forging a result; none of these counts as an
+answer. infrastructure: the check itself could not be done, which says nothing of the answer and is never a reward."""
 
 
 @dataclass(frozen=True)
