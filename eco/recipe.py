@@ -7,7 +7,7 @@ a dotted key (`--train.steps 500`) or the flat name that the field declares (`--
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, SerializeAsAny, ValidationError, create_model
@@ -228,6 +228,8 @@ def _value(flag: Flag, info: FieldInfo | None) -> Any:
     word = flag.value[0]
     if get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation) and word in ("none", "null"):
         return None
+    if get_origin(annotation) is Literal:  # of which pydantic takes no number for its text
+        return next((choice for choice in get_args(annotation) if str(choice) == word), word)
     return yaml.safe_load(word) if word.startswith(("[", "{")) and annotation is not str else word
 
 

@@ -30,6 +30,13 @@ def test_the_last_flag_wins_and_recipes_win_over_what_they_extend(tmp_path):
     assert recipe.model == load().model
 
 
+def test_arc_trains_as_published():
+    recipe = load(name="trm-arc")
+    assert recipe.data.size == 30
+    assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (1e-4, 0.1)
+    assert (recipe.optimizer.table_lr, recipe.optimizer.table_weight_decay) == (1e-2, 0.1)
+
+
 def test_a_section_without_keys_changes_nothing(tmp_path):
     for text in ("extends: demo\ntrain:\n", "extends: demo\ntrain:\nlog:\n"):
         child = write(tmp_path, text)
@@ -44,6 +51,13 @@ def test_lists_dictionaries_and_none_are_understood():
     assert recipe.prompts == ("a", "b")
     assert recipe.train.loss_weights == {"lm": 0.5}
     assert recipe.train.tokens is None
+
+
+def test_a_choice_of_numbers_is_understood():
+    assert load("--data.size", "9", "--data.clues", "0", name="trm-sudoku4").data.size == 9
+    assert load("--model.latents=1", name="trm-sudoku4").model.latents == 1
+    with pytest.raises(ValueError, match=r"data.size: Input should be 4, 6 or 9 \(got '5'\)"):
+        load("--data.size", "5", name="trm-sudoku4")
 
 
 def test_values_from_python_are_taken_as_they_are():
