@@ -171,6 +171,7 @@ class Trainer:
         with self.phases("zero_grad"):
             self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(self._dropout_seed())
+        before = self.carry
         losses, metrics = self._accumulate(batch)
         factor = learning_rate_factor(self.config, self.step, batch["tokens"].numel() * self.world.size)
         for group in self.optimizer.param_groups:
@@ -184,7 +185,9 @@ class Trainer:
             row["skipped"] = int(
                 self.world.agree(not math.isfinite(row["loss"]) or not (scaled or math.isfinite(norm)))
             )
-            if not row["skipped"]:
+            if row["skipped"]:
+                self.carry = before  # what is not finite would spoil the next steps of the same rows
+            else:
                 self.precision.scaler.step(self.optimizer)
             self.precision.scaler.update()
         return row

@@ -94,3 +94,14 @@ def test_samples_that_are_carried_on_train_in_one_process():
     world = type("Two", (), {"size": 2, "rank": 0})()
     with pytest.raises(ValueError, match="in one process"):
         Feed(numbered(4), 4, world).next({"halted": torch.zeros(4, dtype=torch.bool)})
+
+
+def test_a_step_that_was_skipped_gives_its_fresh_samples_up():
+    def poisoned(position: int):
+        for number, batch in enumerate(numbered(4)(position)):
+            yield batch | {"targets": batch["targets"] * float("nan")} if number == 1 else batch
+
+    training = trainer(Patient(), poisoned, batch_size=4, steps=5)
+    training.fit()
+    assert training.skipped_steps == 2, "a batch of four, dealt two at a time"
+    assert training.model.seen == [[0, 1, 2, 3], [4, 1, 2, 5], [6, 1, 2, 7], [8, 1, 2, 9], [8, 10, 2, 11]]
