@@ -79,12 +79,13 @@ def _digest(config: PuzzleConfig, task: PuzzleTask) -> str:
     digest.update(f"{__version__} {config.model_dump_json(exclude={'workers'})}".encode())
     for path in map(Path, task.files):
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
-            _update(digest, file)
+            _update(digest, file, str(file.relative_to(path.parent)))
     return digest.hexdigest()
 
 
-def _update(digest: xxhash.xxh3_128, file: Path) -> None:
+def _update(digest: xxhash.xxh3_128, file: Path, name: str) -> None:
     if file.is_file():
+        digest.update(f"{name} {file.stat().st_size} ".encode())  # an ARC task is called as its file
         with open(file, "rb") as stream:
             while block := stream.read(_BLOCK):
                 digest.update(block)
