@@ -50,7 +50,14 @@ def _of_text(trained: Trained) -> dict[str, Any]:
 
 def _of_puzzles(trained: TrainedSolver, search: Search) -> dict[str, Any]:
     recipe, rows = trained.recipe, trained.recipe.train.batch_size
-    held_out = PuzzleExamples(open_puzzles(puzzles_of(recipe), trained.task).test)
+    config = puzzles_of(recipe)
+    puzzles = open_puzzles(config, trained.task).test
+    if puzzles.identifiers != trained.identifiers:
+        raise ValueError(
+            f"the files of the {config.puzzle} puzzles have changed since {trained.path} was trained, so that other "
+            "puzzles would be held out and rows of the puzzle table be mistaken; put them back as they were"
+        )
+    held_out = PuzzleExamples(puzzles)
     precision = Precision(recipe.train.precision, next(trained.model.parameters()).device)
     figures = measure(trained.model, held_out, trained.task, trained.identifiers, rows, precision)
     if search.latent_num_paths > 1:

@@ -3,11 +3,19 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 from small_run import SMALL_PUZZLES, read_rows
 from test_resume import assert_equal_runs, flags, wait_for_step
 
 import eco as package
+
+SMALL_ARC = """
+model: {family: trm, width: 32, heads: 2, prefix: 1, layers: 1, cycles: 1, inner_cycles: 1, max_steps: 2}
+data: {puzzle: arc, size: 4, held_out_puzzles: 2, paths: [tasks]}
+optimizer: {name: adam_atan2}
+train: {steps: 2, batch_size: 4, precision: fp32}
+"""
 
 STEPS = 24
 HARD = {  # rows halt at different steps, in micro-batches, with everything that carries state
@@ -86,6 +94,25 @@ def test_a_trained_solver_solves_from_python(run):
     trained = package.load(run)
     (answer,) = trained.solve("1..4\n.41.\n214.\n4..1")
     assert answer.grid.shape == (16,)
+
+
+def test_eval_refuses_other_puzzles_than_those_of_the_run(eco, tmp_path):
+    generator = np.random.default_rng(0)
+
+    def add(*names):
+        for name in names:
+            grids = generator.integers(10, size=(3, 2, 3, 3)).tolist()
+            pairs = [{"input": one, "output": other} for one, other in grids]
+            (tmp_path / "tasks" / f"{name}.json").write_text(json.dumps({"train": pairs[:2], "test": pairs[2:]}))
+
+    (tmp_path / "tasks").mkdir()
+    add("a", "b", "c", "d")
+    (tmp_path / "arc.yaml").write_text(SMALL_ARC)
+    assert eco("train", "arc.yaml", "--output-dir", "run").returncode == 0
+    assert eco("eval", "run").returncode == 0
+    add("e", "f", "g")
+    done = eco("eval", "run")
+    assert done.returncode == 1 and "have changed since" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
