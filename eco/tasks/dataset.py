@@ -51,7 +51,8 @@ def open_puzzles(
                 opened = Puzzles(open_set(folder / "train"), open_set(folder / "test"), content)
                 say(f"{config.puzzle} puzzles made in {time.perf_counter() - started:.1f} s")
                 for reason, number in task.left_out.items():
-                    say(f"left out: {number} {reason}")
+                    if number:
+                        say(f"left out: {number} {reason}")
     except OSError as error:
         raise ValueError(f"cannot write puzzles to {folder}: {error}; free space, or set ECO_CACHE") from error
     say(
