@@ -53,7 +53,7 @@ def run(words: list[str]) -> int:
     console = Console(soft_wrap=True, highlight=False)
     for answer, picture in zip(answers, pictures, strict=True):
         _show(console, trained.task, answer, picture)
-    if len(answers) > 1:
+    if len(answers) > 1 and trained.task.has_rules:
         solved = sum(answer.verdict.outcome == "pass" for answer in answers)
         console.print(f"solved {solved} of {len(answers)}")
     return 0
@@ -114,7 +114,8 @@ def sentences(answer: Answer, judged: bool = True) -> list[str]:
         plain = percent(answer.scores[0])
         lines.append(f"path {answer.path + 1} of {len(answer.scores)}; the first, without noise, is {plain} sure")
     if not answer.known:
-        lines.append(f"the model was not trained on {answer.question.name!r} and takes it for a puzzle without a name")
+        name = f"{answer.question.name!r}" if answer.question.name else "a puzzle without a name"
+        lines.append(f"the model was not trained on {name} and knows puzzles by their names: it can only guess")
     return lines
 
 
@@ -124,14 +125,16 @@ def percent(share: float) -> str:
 
 
 def _row(task: PuzzleTask, answer: Answer, picture: Path | None) -> dict[str, Any]:
+    """Without a judge (`has_rules`), nothing but a failure is told of the outcome."""
     inputs = answer.question.inputs
+    told = task.has_rules or answer.verdict.outcome == "fail"
     return {
         "name": answer.question.name,
         "known": answer.known,
         "question": rows_of(task.cells(inputs)),
         "answer": rows_of(task.cells(inputs, answer.grid)),
-        "outcome": answer.verdict.outcome,
-        "score": answer.verdict.score,
+        "outcome": answer.verdict.outcome if told else None,
+        "score": answer.verdict.score if told else None,
         "detail": answer.verdict.detail,
         "settled": answer.settled,
         "confidence": answer.confidence.tolist(),

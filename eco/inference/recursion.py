@@ -22,18 +22,6 @@ class Step(NamedTuple):
 
 
 @torch.no_grad()
-def solve_steps(model: RecursiveModel, tokens: Tensor, puzzle: Tensor, steps: int) -> Iterator[Step]:
-    """Yields the state of `tokens` (B, L) int64, rows `puzzle` (B,) int64 of the puzzle table, after each of `steps`.
-
-    No step is left out where the model would halt: that saves time in training only. The caller puts the model into
-    evaluation mode and keeps its autocast around the whole iteration.
-    """
-    question = model.encode(tokens, puzzle)
-    for _, step in advance(model, question, model.start(question), steps):
-        yield step
-
-
-@torch.no_grad()
 def advance(
     model: RecursiveModel,
     question: Tensor,
@@ -41,7 +29,11 @@ def advance(
     steps: int,
     disturb: Callable[[Latent], Latent] | None = None,
 ) -> Iterator[tuple[Latent, Step]]:
-    """Goes `steps` on from `latent`, each step on what `disturb` makes of the state, and yields state and reading."""
+    """Goes `steps` on from `latent`, each step on what `disturb` makes of the state, and yields state and reading.
+
+    No step is left out where the model would halt: that saves time in training only. The caller puts the model into
+    evaluation mode and keeps its autocast around the whole iteration.
+    """
     for _ in range(steps):
         latent = model.improve(question, disturb(latent) if disturb else latent)
         logits, halting = model.read(latent)

@@ -28,19 +28,14 @@ _ROWS = 64
 class Search(Config):
     """How many paths are tried. One path is the model's own solution, and costs and gives what no search does."""
 
-    latent_num_paths: int = setting(
-        1, "Paths tried for each puzzle; the first has no noise.", flat="latent-num-paths", ge=1
-    )
+    latent_num_paths: int = setting(1, "Paths tried for each puzzle; the first has no noise.", ge=1)
     latent_planning_depth: int = setting(
-        16,
-        "Steps of a noisy path, which leaves the first one so many before the end.",
-        flat="latent-planning-depth",
-        ge=1,
+        16, "Steps of a noisy path, which leaves the first one so many before the end.", ge=1
     )
     latent_noise: float = setting(
-        0.3, "Standard deviation of the noise, in units of the state's root mean square.", flat="latent-noise", ge=0
+        0.3, "Standard deviation of the noise, in units of the state's root mean square.", ge=0
     )
-    seed: int = setting(0, "Same seed: same noise.", flat="search-seed", ge=0)
+    seed: int = setting(0, "Same seed: same noise.", ge=0)
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,8 @@ class Answer:
     settled: the step, counted from 1, since which the answer looks as in the end.
     verdict: what the task says of the answer by the puzzle's own rules.
     path: number of the chosen path; 0 is the one without noise. scores: (J,) float64, each path's last confidence.
-    known: False where the question has a name that the puzzle table lacks, so that the blank row took its place.
+    known: False where the puzzle table has names and the question's is none of them, so that the blank row, which was
+        not trained then, took its place.
     """
 
     question: Question
@@ -166,7 +162,7 @@ def solve(
         paths, scores = found.path.tolist(), found.scores.cpu().numpy()
         for i, question in enumerate(asked):
             verdict = task.check(question.inputs, grids[i, -1])
-            known = not question.name or question.name in identifiers
+            known = question.name in identifiers or not any(identifiers.values())
             settled = _settled(task, question.inputs, grids[i])
             answers.append(Answer(question, grids[i], confidence[i], settled, verdict, paths[i], scores[i], known))
     return answers

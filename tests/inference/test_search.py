@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from wanderer import VOCAB, Wanderer
+from wanderer import plain as plain_steps
 
-from eco.inference.recursion import solve_steps
 from eco.inference.search import Search, search, solve
 from eco.models.contract import Latent
 from eco.tasks.puzzles.contract import Cell, PuzzleTask, Question
@@ -35,7 +35,7 @@ def test_one_path_is_the_plain_solution_and_costs_no_more():
     model = Wanderer()
     found = search(model, TOKENS, PUZZLE, STEPS, Search())
     assert model.improved == STEPS
-    plain = list(solve_steps(model, TOKENS, PUZZLE, STEPS))
+    plain = list(plain_steps(model, TOKENS, PUZZLE, STEPS))
     assert all(same(a, b) for a, b in zip(found.steps, plain, strict=True))
     assert same(found.by_paths[1], plain[-1]) and found.by_paths.keys() == {1}
     assert not found.path.any() and torch.equal(found.scores, plain[-1].confidence[:, None])
@@ -82,7 +82,7 @@ def test_noisy_paths_leave_the_first_one_so_many_steps_before_the_end():
     model = Wanderer()
     found = search(model, TOKENS, PUZZLE, STEPS, paths(5, latent_planning_depth=2))
     assert model.improved == STEPS + 4 * 2
-    plain = list(solve_steps(model, TOKENS, PUZZLE, STEPS))
+    plain = list(plain_steps(model, TOKENS, PUZZLE, STEPS))
     assert all(same(a, b) for a, b in zip(found.steps[:4], plain[:4], strict=True))
     assert not same(found.steps[4], plain[4])
 
@@ -185,7 +185,9 @@ def test_a_name_takes_its_row_and_a_strange_one_the_blank_row():
     assert np.array_equal(first.scores, named.scores[0])
     nameless = search(Wanderer(), TOKENS[2:3], torch.tensor([0]), 6, paths(4))
     assert np.array_equal(strange.scores, nameless.scores[0])
-    assert (blank.known, first.known, strange.known) == (True, True, False)
+    assert (blank.known, first.known, strange.known) == (False, True, False)
+    (nameless,) = solve(Wanderer(), FirstCell(), [blank.question], {"<blank>": 0}, nullcontext, paths(1))
+    assert nameless.known, "no puzzle of this model has a name"
 
 
 def test_the_number_of_steps_can_be_chosen():

@@ -1,8 +1,11 @@
 """A recursive model that guesses at random from its state, and a halting head that knows whether it guessed right."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
+from eco.inference.recursion import Step, advance
 from eco.models.contract import Batch, Latent, PuzzleModelConfig, RecursiveModel, StepOutput
 
 VOCAB = 5
@@ -48,3 +51,10 @@ class Wanderer(RecursiveModel):
 
     def flops_per_token(self) -> float:
         return 0.0
+
+
+def plain(model: RecursiveModel, tokens: Tensor, puzzle: Tensor, steps: int) -> Iterator[Step]:
+    """The steps of the recursion from its start, undisturbed."""
+    question = model.encode(tokens, puzzle)
+    for _, step in advance(model, question, model.start(question), steps):
+        yield step

@@ -96,7 +96,7 @@ def test_a_trained_solver_solves_from_python(run):
     assert answer.grid.shape == (16,)
 
 
-def test_eval_refuses_other_puzzles_than_those_of_the_run(eco, tmp_path):
+def test_a_run_on_arc_knows_its_tasks_by_name_and_eval_refuses_others(eco, tmp_path):
     generator = np.random.default_rng(0)
 
     def add(*names):
@@ -110,6 +110,10 @@ def test_eval_refuses_other_puzzles_than_those_of_the_run(eco, tmp_path):
     (tmp_path / "arc.yaml").write_text(SMALL_ARC)
     assert eco("train", "arc.yaml", "--output-dir", "run").returncode == 0
     assert eco("eval", "run").returncode == 0
+    tasks = [json.loads((tmp_path / "tasks" / f"{name}.json").read_text()) for name in "ab"]
+    (tmp_path / "two.json").write_text(json.dumps(dict(zip("ax", tasks, strict=True))))
+    solved = eco("solve", "run", "--puzzle", "two.json").stdout
+    assert solved.count("it can only guess") == 1 and "'x'" in solved and "of 2\n" not in solved
     add("e", "f", "g")
     done = eco("eval", "run")
     assert done.returncode == 1 and "have changed since" in done.stderr and "Traceback" not in done.stderr

@@ -4,11 +4,16 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 from small_run import SMALL_PUZZLES
 
 import eco as package
+from eco.commands.solve import _row as row_of
+from eco.commands.solve import sentences
+from eco.inference.search import Answer
+from eco.tasks.puzzles import arc
 
 ONE = "1 . | . 4\n. 4 | 1 .\n----+----\n2 1 | 4 .\n4 . | . 1\n"
 CLUES = ["1 . . 4", ". 4 1 .", "2 1 4 .", "4 . . 1"]
@@ -112,3 +117,16 @@ def test_mistakes_are_one_line(eco, run, tmp_path, text, words, message):
         (tmp_path / "one.txt").write_text(text)
     completed = eco("solve", run, "--puzzle", "one.txt", *words)
     assert completed.returncode == 1 and message in completed.stderr and completed.stderr.count("\n") == 1
+
+
+def test_an_answer_that_nobody_can_judge_is_not_called_right():
+    task = arc.build(arc.Config(size=3))
+    (question,) = task.parse('{"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}')
+    verdict, half = task.check(question.inputs, question.inputs), np.array([0.5])
+    answer = Answer(question, question.inputs[None], half, 1, verdict, 0, half, known=False)
+    row = row_of(task, answer, None)
+    assert verdict.outcome == "pass" and (row["outcome"], row["score"]) == (None, None)
+    assert sentences(answer, task.has_rules)[1:] == [
+        "a grid of 1 x 1; whether it is the right one is not known",
+        "the model was not trained on a puzzle without a name and knows puzzles by their names: it can only guess",
+    ]
