@@ -78,13 +78,6 @@ class PuzzleExamples:
         self.example: Indices = np.arange(len(puzzle)) - puzzles.puzzle_indices[puzzle]
         self._puzzles = puzzles
 
-    def __len__(self) -> int:
-        return len(self.group)
-
-    def batch(self, index: int, count: int) -> Batch:
-        """Examples `index` to `index + count - 1`, fewer at the end of the set."""
-        return self.select(np.arange(index, min(index + count, len(self))))
-
     def select(self, examples: Indices) -> Batch:
         """The examples of these numbers, (B,), in their order."""
         return _gather(self._puzzles, examples)

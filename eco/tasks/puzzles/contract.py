@@ -27,6 +27,7 @@ Split = Literal["train", "test"]
 class PuzzleConfig(DataConfig):
     """Common to all families: how many puzzles, and how many augmented copies of each."""
 
+    seed: int = setting(0, "Chooses the puzzles, their copies and the order of the samples.", ge=0)
     puzzle: str = setting(..., "Puzzle family: the name of a file in eco/tasks/puzzles.", flat="puzzle")
     puzzles: int = setting(1000, "Base puzzles to train on.", flat="puzzles", gt=0)
     augmentations: int = setting(

@@ -30,8 +30,9 @@ _PLAIN, _SHADED = "#ffffff", "#eef1f5"
 
 
 class Config(PuzzleConfig):
-    """Puzzles have exactly one solution; base puzzles are pairwise inequivalent, within a split and across splits.
+    """Puzzles made here have exactly one solution, and base puzzles are pairwise inequivalent within and across splits.
 
+    Of the public files no training puzzle is equivalent to a held-out one; their answers are taken as they are.
     Up to symmetry 4x4 has 4708 puzzles on 2 complete grids, so that held-out 4x4 puzzles have solutions that were seen.
     """
 
