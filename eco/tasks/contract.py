@@ -1,7 +1,8 @@
 """What a set of tasks offers: `tasks(split, count, *, level=1, seed=0, path=None) -> list[Task]`.
 
 A file in `eco/tasks/sets` is a set. What its `tasks` returns depends only on its arguments and on the file `path`; no
-task of "train" is one of "held_out", whatever the seed. Sets without levels refuse any but 1, generated sets a path.
+task of "train" is one of "held_out", whatever the seed. It refuses with ValueError what it cannot serve: a set that is
+made a path, or more tasks than there are; a published one levels, while of its tasks it gives at most `count`.
 """
 
 from __future__ import annotations
