@@ -21,7 +21,7 @@ _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?)[$€£]?(?P<whole>{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)(?:/(?P<below>[0-9]+))?%?", re.ASCII
 )
-_FRACTION = re.compile(r"\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
+_FRACTION = re.compile(r"([+-]?)\\[dt]?frac\{([0-9]+)\}\{([0-9]+)\}")
 _AS_PLAIN = str.maketrans({"\u2212": "-", "\u00a0": " "})
 _AROUND = " \t\r*_`"
 
@@ -39,7 +39,9 @@ def number(text: str) -> Fraction | None:
     if len(text) > 2 and text[0] == text[-1] == "$":
         text = text[1:-1]
     plain = text.replace("\\$", "$").replace("\\%", "%").replace("{,}", ",").replace("\\,", "")
-    found = _NUMBER.fullmatch(_FRACTION.sub(r"\1/\2", plain).strip(_AROUND))
+    if stacked := _FRACTION.fullmatch(plain):
+        plain = f"{stacked[1]}{stacked[2]}/{stacked[3]}"
+    found = _NUMBER.fullmatch(plain)
     if found is None:
         return None
     below = int(found["below"] or 1)

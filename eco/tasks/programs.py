@@ -81,10 +81,13 @@ def is_only_comments(text: str) -> bool:
 def _at_margin(text: str) -> Iterator[int]:
     """Where statements begin at the margin: not within strings or brackets, and not comments."""
     depth = 0
+    goes_on = -1
     for lexeme in _LEXEME.finditer(text):
         if not lexeme[0]:
-            if depth == 0:
+            if depth == 0 and lexeme.start() != goes_on:
                 yield lexeme.start()
+        elif lexeme[0] == "\\\n":
+            goes_on = lexeme.end()
         elif lexeme[0] in "([{":
             depth += 1
         elif lexeme[0] in ")]}":
