@@ -1,0 +1,187 @@
+"""The host's end of a zygote: starts the process, begins and stops runs, and exchanges frames with the child."""
+
+import json
+import os
+import select
+import struct
+import subprocess
+import time
+from dataclasses import dataclass
+
+from eco.sandbox.protocol import FRAME
+from eco.sandbox.zygote import DATA, ENDED, HEADER, OUTPUT, READY, START, STOP
+
+_START_S = 20.0
+_GRACE_S = 5.0
+"""How long after a run's deadline the zygote may take to say so."""
+
+_LENGTH = 4
+_CHUNK = 1 << 16
+
+
+class Broken(Exception):
+    """The zygote died or does not answer; the message says what is known."""
+
+
+class Flood(Exception):
+    """The child sent a frame larger than any of ours."""
+
+
+@dataclass
+class Ended(Exception):
+    """The child ended before it answered.
+
+    how: stopped, timeout, died (then with status and cpu seconds, if it was seen to die), or walls.
+    """
+
+    how: str
+    status: int | None = None
+    cpu: float = 0.0
+    detail: str = ""
+
+
+class Process:
+    """A running zygote. Not safe for threads; it dies with the thread that started it."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        """
+        Raises:
+            Broken: it did not start, or its walls do not stand; the message says why.
+        """
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd="/",
+            bufsize=0,
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._sink, self._source = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._sink, False)
+        self._deadline = time.monotonic() + _START_S
+        self._received = bytearray()
+        self._frames = bytearray()
+        self._output: list[bytes] = []
+        self._ended: Ended | None = Ended("stopped")  # None while a run lasts
+        self._unsent: list[bytes] = []
+        try:
+            if self._message()[0] != READY:
+                raise Broken("it does not speak our language")
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, seconds: float) -> None:
+        """Begins a run of so many seconds, sent together with the first frame."""
+        self._finish()
+        self._deadline = time.monotonic() + seconds + _GRACE_S
+        self._frames.clear()
+        self._output.clear()
+        self._ended = None
+        self._unsent = [HEADER.pack(START, 8), struct.pack("<d", seconds)]
+
+    def send(self, frame: bytes) -> None:
+        """Sends a frame to the child; one that has ended does not get it."""
+        header = HEADER.pack(DATA, _LENGTH + len(frame)) + len(frame).to_bytes(_LENGTH, "little")
+        self._write(b"".join([*self._unsent, header, frame]))
+        self._unsent = []
+
+    def receive(self) -> bytes:
+        """The next frame of the child.
+
+        Raises:
+            Ended: it will send no more. Flood: see there. Broken: see there.
+        """
+        while True:
+            if len(self._frames) >= _LENGTH:
+                count = int.from_bytes(self._frames[:_LENGTH], "little")
+                if count > FRAME:
+                    raise Flood
+                if len(self._frames) >= _LENGTH + count:
+                    frame = bytes(self._frames[_LENGTH : _LENGTH + count])
+                    del self._frames[: _LENGTH + count]
+                    return frame
+            if self._ended is not None:
+                raise self._ended
+            self._take(*self._message())
+
+    def stop(self) -> None:
+        """Ends the run without waiting for its end."""
+        if self._ended is None:
+            self._write(HEADER.pack(STOP, 0))
+
+    def output(self) -> str:
+        """Waits for the end of a stopped run and gives what it printed. Frames that were not received are dropped."""
+        self._finish()
+        return b"".join(self._output).decode("utf-8", "replace")
+
+    def _finish(self) -> None:
+        while self._ended is None:
+            self._frames.clear()
+            self._take(*self._message())
+
+    def close(self) -> None:
+        """Ends the process and everything in it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _take(self, kind: int, body: bytes) -> None:
+        if kind == DATA:
+            self._frames += body
+        elif kind == OUTPUT:
+            self._output.append(body)
+        elif kind == ENDED:
+            self._ended = Ended(**json.loads(body))
+
+    def _message(self) -> tuple[int, bytes]:
+        while True:
+            if len(self._received) >= HEADER.size:
+                kind, count = HEADER.unpack_from(self._received)
+                if len(self._received) >= HEADER.size + count:
+                    body = bytes(self._received[HEADER.size : HEADER.size + count])
+                    del self._received[: HEADER.size + count]
+                    return kind, body
+            self._wait([self._source], [])
+            self._read()
+
+    def _read(self) -> None:
+        data = os.read(self._source, _CHUNK)
+        if not data:
+            raise Broken(self._last_words())
+        self._received += data
+
+    def _write(self, data: bytes) -> None:
+        """Reads while it writes: neither side may wait for the other for ever."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._sink, rest) :]
+            except BlockingIOError:
+                if self._source in self._wait([self._source], [self._sink]):
+                    self._read()
+                    if len(self._received) > 2 * FRAME:
+                        raise Flood from None
+            except BrokenPipeError:
+                raise Broken(self._last_words()) from None
+
+    def _wait(self, reading: list[int], writing: list[int]) -> list[int]:
+        left = self._deadline - time.monotonic()
+        readable, writable, _ = select.select(reading, writing, [], max(0.0, left))
+        if not readable and not writable:
+            raise Broken("it does not answer")
+        return readable
+
+    def _last_words(self) -> str:
+        assert self._process.stderr is not None
+        try:
+            status = self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            return "it closed its streams"
+        words = os.read(self._process.stderr.fileno(), 4096).decode(errors="replace").strip()
+        return words or f"it ended with status {status}"

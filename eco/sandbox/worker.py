@@ -1,0 +1,175 @@
+"""One run at a time: a process for programs, one for tests, and the verdict between them."""
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from eco.sandbox import protocol
+from eco.sandbox.codec import Malformed, Unrepresentable
+from eco.sandbox.launch import Level, Role, start
+from eco.sandbox.limits import Limits
+from eco.sandbox.outcome import Call, Kind, Outcome
+from eco.sandbox.process import Broken, Ended, Flood, Process
+
+
+class _Over(Exception):
+    """The run is over before its time."""
+
+    def __init__(self, kind: Kind, detail: str) -> None:
+        self.kind: Kind = kind
+        self.detail = detail
+
+
+class Worker:
+    """Not safe for threads; its processes die with the thread that first used it.
+
+    No process that runs programs ever held a test, not even an earlier run's: they are forked from another zygote.
+    """
+
+    def __init__(self, level: Level, limits: Limits) -> None:
+        self._level = level
+        self._limits = limits
+        self._processes: dict[Role, Process] = {}
+
+    def run(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
+        """One outcome for each call, in order. Where the program itself fails or dies, the calls left share its outcome."""
+        outcomes: list[Outcome] = []
+
+        def ask() -> None:
+            self._load(program, handles=False)
+            for call in calls:
+                begun = time.perf_counter()
+                kind, value, detail = self._call(call)
+                outcomes.append(self._outcome(kind, value, detail, time.perf_counter() - begun))
+
+        begun = time.perf_counter()
+        over = self._guarded(ask)
+        output = self._end()
+        if over is not None:
+            rest = self._outcome(over.kind, None, over.detail, time.perf_counter() - begun)
+            outcomes += [rest] * (len(calls) - len(outcomes))
+        return [replace(outcome, output=output) for outcome in outcomes]
+
+    def judge(self, program: str, tests: str) -> Outcome:
+        """Whether the tests run to their end, with the program's names bound to proxies."""
+        begun = time.perf_counter()
+        verdict: list[tuple[str, str]] = []
+        over = self._guarded(lambda: verdict.append(self._judge(program, tests)))
+        output = self._end()
+        kind, detail = (over.kind, over.detail) if over is not None else verdict[0]
+        return replace(self._outcome(kind, None, detail, time.perf_counter() - begun), output=output)
+
+    def close(self) -> None:
+        """Ends the processes; the next use starts new ones."""
+        while self._processes:
+            self._processes.popitem()[1].close()
+
+    def _judge(self, program: str, tests: str) -> tuple[str, str]:
+        names = self._load(program, handles=True)
+        judge = self._begin("judge", lambda: protocol.tests(tests, names))
+        while True:
+            try:
+                frame = judge.receive()
+            except Ended as ended:
+                kind, detail = _ending(ended, self._limits)
+                raise _Over(
+                    kind if kind in ("timeout", "memory") else "infrastructure", f"the tests: {detail}"
+                ) from None
+            except Flood:
+                raise _Over("infrastructure", "the tests sent too large a message") from None
+            verdict = protocol.verdict(frame)
+            if verdict is not None:
+                return verdict
+            judge.send(self._ask(frame))
+
+    def _load(self, program: str, handles: bool) -> dict[str, str]:
+        candidate = self._begin("candidate", lambda: protocol.program(program, handles))
+        greeting = protocol.greeting(self._answer(candidate))
+        if isinstance(greeting, protocol.Failure):
+            raise _Over(*_failure(greeting))
+        return greeting
+
+    def _begin(self, role: Role, job: Callable[[], bytes]) -> Process:
+        try:
+            frame = job()
+        except Unrepresentable as error:
+            raise _Over("fail", f"the source is too long: {error}") from None
+        process = self._processes.get(role)
+        if process is None:
+            process = self._processes[role] = start(self._level, role, self._limits)
+        process.begin(self._limits.seconds)
+        process.send(frame)
+        return process
+
+    def _call(self, call: Call) -> tuple[Kind, Any, str]:
+        identity = protocol.new_id()
+        try:
+            question = protocol.call(identity, call.function, call.args, call.kwargs)
+        except Unrepresentable as error:
+            raise ValueError(f"an argument of {call.function} cannot be sent into the sandbox: {error}") from error
+        reply = protocol.answer(self._ask(question), identity)
+        if isinstance(reply, protocol.Failure):
+            kind, detail = _failure(reply)
+            return kind, None, detail
+        return "pass", reply[0], ""
+
+    def _ask(self, question: bytes) -> bytes:
+        candidate = self._processes["candidate"]
+        candidate.send(question)
+        return self._answer(candidate)
+
+    def _answer(self, candidate: Process) -> bytes:
+        try:
+            return candidate.receive()
+        except Ended as ended:
+            raise _Over(*_ending(ended, self._limits)) from None
+
+    def _guarded(self, work: Callable[[], None]) -> _Over | None:
+        try:
+            work()
+        except _Over as over:
+            return over
+        except (Malformed, Flood) as error:
+            return _Over("tamper", str(error) or "a message larger than any of ours")
+        except Broken as error:
+            self.close()
+            return _Over("infrastructure", str(error))
+        except BaseException:  # a run that the host gave up: what its processes are doing is not known
+            self.close()
+            raise
+        return None
+
+    def _end(self) -> str:
+        """Ends what still runs, without waiting for the judge, and gives what the program printed."""
+        try:
+            for process in self._processes.values():
+                process.stop()
+            return self._processes["candidate"].output() if "candidate" in self._processes else ""
+        except (Broken, Flood):
+            self.close()
+            return ""
+
+    def _outcome(self, kind: Any, value: Any, detail: str, seconds: float) -> Outcome:
+        return Outcome(kind, value, detail, "", seconds, self._level)
+
+
+def _failure(failure: protocol.Failure) -> tuple[Kind, str]:
+    return "memory" if failure.base == "MemoryError" else "fail", str(failure)
+
+
+def _ending(ended: Ended, limits: Limits) -> tuple[Kind, str]:
+    """What the way in which a child ended says; an exit status is never good news."""
+    if ended.how == "timeout":
+        return "timeout", f"longer than {limits.seconds:g} s"
+    if ended.how == "walls":
+        return "infrastructure", ended.detail
+    if ended.status is None:
+        return "tamper", "it closed the channel"
+    if ended.cpu >= limits.cpu_seconds:
+        return "timeout", f"more than {limits.cpu_seconds} s of processor time"
+    if ended.status == -signal.SIGKILL:
+        return "memory", "the system killed it, as it does when memory runs out"
+    how = signal.Signals(-ended.status).name if ended.status < 0 else f"status {ended.status}"
+    return "crash", f"the process ended with {how}"
