@@ -6,8 +6,9 @@ nobody knows an architecture.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -51,7 +52,7 @@ class StepOutput:
     """What one forward pass in training yields.
 
     losses: name -> scalar, the mean over the samples of the micro-batch; the recipe weighs and adds them.
-    metrics: name -> number or detached scalar tensor, for the log only.
+    metrics: name -> number or detached scalar, or (B,) with NaN for rows that have none, of which the mean is logged.
     carry: the state that the next step of the same rows starts from; None for a model that is done after one.
     """
 
@@ -75,6 +76,12 @@ class Model(nn.Module, ABC):
     """A trainable model. Parameters are fp32; the trainer chooses the compute dtype through `torch.autocast`."""
 
     config: ModelConfig
+    loss_weights: Mapping[str, float] = MappingProxyType({})
+    """Weight of each loss where the recipe gives none; 1 where this does not either."""
+
+    carries: bool = False
+    """True: works on a sample over several steps, so that `training_step` returns a carry."""
+
     gradient_checkpointing: bool = False
     """True: recompute each block's activations in the backward pass instead of storing them."""
 

@@ -8,6 +8,7 @@ With `stacks`, `gradient` and `halt` at their other values, 4 layers and 2 x 2 c
 """
 
 import math
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -84,6 +85,8 @@ class TRM(RecursiveModel):
     """Cells (B, L) int64 of puzzles (B,) int64 -> logits (B, L, V) of the answer's cells, step by step."""
 
     config: Config
+    loss_weights = MappingProxyType({"halt": 0.5, "continue": 0.5})
+    carries = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -285,14 +288,16 @@ def _binary_cross_entropy(logits: Tensor, probability: Tensor, asked: Tensor) ->
 
 
 def _metrics(grades: Grades, says_right: Tensor, steps: Tensor, halted: Tensor) -> dict[str, float | Tensor]:
-    metrics: dict[str, float | Tensor] = {"halted_share": halted.float().mean()}
-    rows = halted & grades.asked
-    if rows.any():
-        metrics["exact_accuracy"] = grades.right[rows].float().mean()
-        metrics["cell_accuracy"] = grades.cell_accuracy[rows].mean()
-        metrics["halt_accuracy"] = (says_right == grades.right)[rows].float().mean()
-        metrics["halt_steps"] = steps[rows].float().mean()
-    return metrics
+    """(B,) each; all but `halted_share` are NaN in rows that go on."""
+    of_ended = {
+        "exact_accuracy": grades.right,
+        "cell_accuracy": grades.cell_accuracy,
+        "halt_accuracy": says_right == grades.right,
+        "halt_steps": steps,
+    }
+    goes_on = ~(halted & grades.asked)
+    ended = {name: rows.float().masked_fill(goes_on, math.nan) for name, rows in of_ended.items()}
+    return {"halted_share": halted.float(), **ended}
 
 
 def _check_sizes(config: Config) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import torch
 
 from eco.models.contract import Batch, Carry
-from eco.training.distributed import World
 
 
 class Feed:
@@ -17,28 +16,20 @@ class Feed:
     work are all that a resume has to know of the data.
     """
 
-    def __init__(self, source: Callable[[int], Iterator[Batch]], samples_per_step: int, world: World) -> None:
+    def __init__(self, source: Callable[[int], Iterator[Batch]], samples_per_step: int) -> None:
         self.position = 0
         self.rows: Batch = {}
         self._source = source
         self._samples_per_step = samples_per_step
-        self._world = world
         self._batches: Iterator[Batch] | None = None
         self._spare: Batch = {}
 
     def next(self, carry: Carry | None) -> Batch:
-        """The rows of the next step; with a carry also `fresh`, the rows that are new.
-
-        Raises:
-            ValueError: the model carries samples on and several processes train; they would share out the samples
-                differently from one.
-        """
+        """The rows of the next step; with a carry also `fresh`, the rows that are new."""
         if carry is None:
-            self.rows = self._read()
+            self.rows = self._take(self._read())
             self.position += self._samples_per_step
             return self.rows
-        if self._world.size > 1:
-            raise ValueError("a model that works on a sample over several steps trains in one process; leave torchrun")
         done = carry["halted"]
         rows = done.nonzero().flatten()
         fresh = self._take(len(rows))
@@ -46,16 +37,20 @@ class Feed:
         self.position += len(rows)
         return {**self.rows, "fresh": done}
 
-    def _read(self) -> Batch:
+    def _read(self) -> int:
+        """Puts a batch of the source to the spare samples; returns how many it has."""
         if self._batches is None:
             self._batches = self._source(self.position)
-        return next(self._batches)
+        read = next(self._batches)
+        spare = self._spare
+        self._spare = {name: torch.cat([spare[name], new]) for name, new in read.items()} if spare else read
+        return len(read["tokens"])
 
     def _take(self, count: int) -> Batch:
         """The next `count` samples; what is left of a batch waits for the next call."""
         while not self._spare or len(self._spare["tokens"]) < count:
-            read = self._read()
-            self._spare = {name: torch.cat([self._spare.get(name, new[:0]), new]) for name, new in read.items()}
+            self._read()
         taken = {name: spare[:count] for name, spare in self._spare.items()}
-        self._spare = {name: spare[count:] for name, spare in self._spare.items()}
+        left = {name: spare[count:] for name, spare in self._spare.items()}
+        self._spare = left if len(left["tokens"]) else {}
         return taken

@@ -75,7 +75,9 @@ class Trainer:
         self.skipped_steps = 0
         self.carry: Carry | None = None
         self.micro_batch = min(config.batch_size, self.world.share(config.samples_per_step))
-        self.feed = Feed(source, config.samples_per_step, self.world)
+        if model.carries and self.world.size > 1:
+            raise ValueError("a model that works on a sample over several steps trains in one process; leave torchrun")
+        self.feed = Feed(source, config.samples_per_step)
         self._restore = restore
         self._note = note
         self._nonfinite_in_a_row = 0
@@ -153,7 +155,7 @@ class Trainer:
         elif self._goes_back():
             return None
         row.update(step=self.step, tokens_seen_total=self.tokens, nonfinite_steps_total=self.skipped_steps)
-        row.update(micro_batch=self.micro_batch)
+        row.update(micro_batch=self.micro_batch, samples_seen_total=self.feed.position)
         return row
 
     def _step_unless_out_of_memory(self, batch: Batch) -> Row | None:
@@ -193,10 +195,10 @@ class Trainer:
         return row
 
     def _accumulate(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float | Tensor]]:
-        """Gradients of the whole batch in `.grad`; the mean of every loss and the last micro-batch's metrics."""
+        """Gradients of the whole batch in `.grad`; the mean of every loss, and the metrics."""
         samples = len(batch["tokens"])
         means: dict[str, Tensor] = {}
-        metrics: dict[str, float | Tensor] = {}
+        metrics: list[dict[str, float | Tensor]] = []
         carries: list[Carry] = []
         for first in range(0, samples, self.micro_batch):
             rows = slice(first, first + self.micro_batch)
@@ -204,8 +206,8 @@ class Trainer:
             share = len(micro["tokens"]) / samples
             with self.phases("forward"), self.precision.autocast():
                 output = self._training_step(micro, _cut(self.carry, rows) if self.carry else None)
-                weights = self.config.loss_weights
-                if unknown := sorted(weights.keys() - output.losses.keys()):
+                weights = {**self.model.loss_weights, **self.config.loss_weights}
+                if unknown := sorted(self.config.loss_weights.keys() - output.losses.keys()):
                     raise ValueError(
                         f"train.loss_weights names {', '.join(unknown)}; the losses of this model are: "
                         f"{', '.join(output.losses)}"
@@ -215,12 +217,12 @@ class Trainer:
                 self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             for name, loss in {"total": total, **output.losses}.items():
                 means[name] = means.get(name, 0.0) + loss.detach() * share
-            metrics = output.metrics
+            metrics.append(output.metrics)
             carries += [output.carry] if output.carry else []
         self.carry = _joined(carries)  # only now: a batch that ran out of memory is computed again from the old one
         self.world.average(p.grad for p in self._parameters if p.grad is not None)
         self.world.average(means.values())
-        return means, metrics
+        return means, _overall(metrics)
 
     def _dropout_seed(self) -> int:
         """Dropout draws from torch's default generator, seeded anew for each step: a resume needs no other state."""
@@ -295,6 +297,19 @@ def _joined(parts: list[Carry]) -> Carry | None:
     if len(parts) < 2:
         return parts[0] if parts else None
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _overall(parts: list[dict[str, float | Tensor]]) -> dict[str, float | Tensor]:
+    """The metrics of the batch: the mean over the rows that have one; of a scalar the last micro-batch's."""
+    metrics: dict[str, float | Tensor] = {}
+    for name, last in parts[-1].items():
+        if isinstance(last, Tensor) and last.ndim:
+            rows = torch.cat([torch.as_tensor(part[name]) for part in parts])
+            mean = rows.nanmean()
+            metrics |= {} if mean.isnan() else {name: mean}
+        else:
+            metrics[name] = last
+    return metrics
 
 
 def _moved(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -171,7 +171,7 @@ def test_a_few_puzzles_are_learned_by_heart_and_known_to_be_right(variant: str) 
         total(output).backward()
         optimizer.step()
         carry = carry_of(output)
-        if output.metrics.get("exact_accuracy") == 1 and output.metrics["halt_steps"] == 1:
+        if output.metrics["exact_accuracy"].nanmean() == 1 and output.metrics["halt_steps"].nanmean() == 1:
             seen += 1
             if seen == 3:
                 return

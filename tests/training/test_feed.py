@@ -5,6 +5,8 @@ import torch
 from toy import Toy, trainer
 
 from eco.models.contract import StepOutput
+from eco.training.callbacks import Callback
+from eco.training.distributed import World
 from eco.training.feed import Feed
 
 
@@ -23,6 +25,8 @@ def numbered(count: int):
 class Patient(Toy):
     """Works on sample n for n % 3 + 1 steps; `seen` are the numbers of the samples of each step, in order of rows."""
 
+    carries = True
+
     def __init__(self) -> None:
         super().__init__()
         self.seen, self.fresh = [], []
@@ -34,7 +38,9 @@ class Patient(Toy):
         self.seen += [numbers.tolist()]
         self.fresh += numbers[fresh].tolist()
         output = super().training_step(batch)
-        return StepOutput(output.losses, {}, {"age": age, "halted": age > numbers % 3})
+        done = age > numbers % 3
+        metrics = {"done_share": done.float(), "done_age": age.float().masked_fill(~done, torch.nan)}
+        return StepOutput(output.losses, metrics, {"age": age, "halted": done})
 
 
 def run(batch_size=4, accumulation=1, **settings):
@@ -91,17 +97,28 @@ def test_a_batch_of_another_size_starts_with_new_samples_where_the_old_one_ended
 
 
 def test_samples_that_are_carried_on_train_in_one_process():
-    world = type("Two", (), {"size": 2, "rank": 0})()
+    world = type("Two", (World,), {"__init__": lambda self: None, "size": 2, "rank": 0})()
     with pytest.raises(ValueError, match="in one process"):
-        Feed(numbered(4), 4, world).next({"halted": torch.zeros(4, dtype=torch.bool)})
+        run(world=world)
 
 
-def test_a_step_that_was_skipped_gives_its_fresh_samples_up():
-    def poisoned(position: int):
-        for number, batch in enumerate(numbered(4)(position)):
-            yield batch | {"targets": batch["targets"] * float("nan")} if number == 1 else batch
+def test_after_going_back_to_a_batch_of_another_size_no_sample_is_left_out():
+    """Then there is no carry, but samples that were read ahead."""
+    feed = Feed(numbered(4), 4)
+    seen = [feed.next(None), feed.next({"halted": torch.tensor([True, False, False, True])}), feed.next(None)]
+    numbers = [batch["tokens"][:, 0].mul(100).round().long().tolist() for batch in seen]
+    assert numbers == [[0, 1, 2, 3], [4, 1, 2, 5], [6, 7, 8, 9]]
+    assert feed.position == 10
 
-    training = trainer(Patient(), poisoned, batch_size=4, steps=5)
-    training.fit()
-    assert training.skipped_steps == 2, "a batch of four, dealt two at a time"
-    assert training.model.seen == [[0, 1, 2, 3], [4, 1, 2, 5], [6, 1, 2, 7], [8, 1, 2, 9], [8, 10, 2, 11]]
+
+def test_metrics_of_rows_are_means_over_those_that_have_one_however_the_batch_is_cut():
+    rows = {1: [], 2: []}
+    for accumulation, kept in rows.items():
+
+        class Keep(Callback):
+            def step(self, trainer, row, kept=kept):
+                kept.append({name: row.get(name) for name in ("done_share", "done_age")})
+
+        run(batch_size=4 // accumulation, accumulation=accumulation, steps=6, callbacks=[Keep()]).fit()
+    assert rows[1] == rows[2]
+    assert rows[1][:2] == [{"done_share": 0.5, "done_age": 1.0}, {"done_share": 0.25, "done_age": 2.0}]
