@@ -5,15 +5,11 @@ task of "train" is one of "held_out", whatever the seed. It refuses with ValueEr
 made a path, or more tasks than there are; a published one levels, while of its tasks it gives at most `count`.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from eco.sandbox import Sandbox
 from eco.tasks.verdict import Verdict
-
-if TYPE_CHECKING:  # importing a task starts nothing that could run programs
-    from eco.sandbox import Sandbox
 
 Split = Literal["train", "held_out"]
 
