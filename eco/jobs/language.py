@@ -23,7 +23,7 @@ class LanguageWork(Work):
     """The corpus as token stores, and a language model over its tokenizer."""
 
     model: LanguageModel
-    decisive = "val_loss"
+    decisive = ("val_loss",)
 
     def __init__(
         self, recipe: Recipe, tokenizer: TokenizerConfig, device: torch.device, say: Callable[[str], None]

@@ -27,7 +27,7 @@ class PuzzleWork(Work):
     """A family of puzzles as memory-mapped sets, and a recursive model over its grids."""
 
     model: RecursiveModel
-    decisive = "val_error"
+    decisive = ("val_error", "val_loss")
 
     def __init__(self, recipe: Recipe, device: torch.device, say: Callable[[str], None]) -> None:
         """

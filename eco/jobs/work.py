@@ -14,8 +14,8 @@ class Work(ABC):
     """One kind of data with its model, its measure and its samples, for the job that trains them."""
 
     model: Model
-    decisive: str
-    """The metric of `measure` whose lowest value marks the best checkpoint."""
+    decisive: tuple[str, ...]
+    """The metrics of `measure` whose lowest value marks the best checkpoint; a later one where all before are equal."""
 
     @property
     @abstractmethod

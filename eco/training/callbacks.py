@@ -4,8 +4,9 @@ A callback that carries state returns it from `state_dict`; the checkpoint store
 resumed run continues as if it had never stopped.
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eco.training.config import CheckpointConfig
@@ -46,19 +47,20 @@ class Callback:
 class Evaluation(Callback):
     """Measures on held-out data at the start, every `every` steps and at the end; knows the best step; stops early.
 
-    measure: () -> metrics, of which `decisive` is best where it is lowest (a language model's own loss, `val_loss`).
+    measure: () -> metrics. decisive: those that tell which step is best, where they are lowest; a later one decides where
+        all before it are equal.
     """
 
     name = "evaluation"
 
-    def __init__(self, measure: Callable[[], Row], decisive: str, every: int, patience: int) -> None:
+    def __init__(self, measure: Callable[[], Row], decisive: Sequence[str], every: int, patience: int) -> None:
         self.measure = measure
         self.decisive = decisive
         self.every = every
         self.patience = patience
         self.first: Row = {}
         self.latest: Row = {}
-        self.best = float("inf")
+        self.best = [math.inf] * len(decisive)
         self.best_step = -1
         self._without_gain = 0
 
@@ -70,12 +72,13 @@ class Evaluation(Callback):
         if not trainer.ending and (not self.every or trainer.step % self.every):
             return
         row.update(self._run(trainer))
-        if row[self.decisive] < self.best:
-            self.best, self.best_step, self._without_gain = row[self.decisive], trainer.step, 0
+        figures = [row[name] for name in self.decisive]
+        if figures < self.best:
+            self.best, self.best_step, self._without_gain = figures, trainer.step, 0
         else:
             self._without_gain += 1
             if self.patience and self._without_gain >= self.patience:
-                trainer.stop(f"no better {self.decisive} in {self._without_gain} evaluations")
+                trainer.stop(f"no better {self.decisive[0]} in {self._without_gain} evaluations")
 
     def _run(self, trainer: "Trainer") -> Row:
         with trainer.phases("eval"):
@@ -91,7 +94,7 @@ class Evaluation(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.first, self.latest = state["first"], state["latest"]
-        self.best = float("inf") if state["best"] is None else state["best"]
+        self.best = state["best"] or [math.inf] * len(self.decisive)
         self.best_step, self._without_gain = state["best_step"], state["without_gain"]
 
 

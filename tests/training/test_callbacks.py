@@ -12,16 +12,16 @@ from eco.training.ledger import Ledger
 
 def test_evaluation_runs_at_the_start_every_n_steps_and_at_the_end_and_knows_the_best():
     losses = iter([9.0, 5.0, 3.0, 4.0])
-    evaluation = Evaluation(lambda: {"val_loss": next(losses)}, "val_loss", every=3, patience=0)
+    evaluation = Evaluation(lambda: {"val_loss": next(losses)}, ["val_loss"], every=3, patience=0)
     trainer(Toy(), steps=8, callbacks=[evaluation]).fit()  # measured at 0, 3, 6 and 8
     assert evaluation.first == {"val_loss": 9.0}
     assert evaluation.latest == {"val_loss": 4.0}
-    assert (evaluation.best_step, evaluation.best) == (6, 3.0)
+    assert (evaluation.best_step, evaluation.best) == (6, [3.0])
 
 
 def test_patience_stops_early():
     losses = iter([9.0, 5.0, 6.0, 7.0, 8.0])
-    evaluation = Evaluation(lambda: {"val_loss": next(losses)}, "val_loss", every=1, patience=2)
+    evaluation = Evaluation(lambda: {"val_loss": next(losses)}, ["val_loss"], every=1, patience=2)
     run = trainer(Toy(), steps=50, callbacks=[evaluation])
     assert "no better val_loss in 2" in run.fit()
     assert run.step == 3
@@ -43,7 +43,7 @@ def test_saving_every_n_steps_and_at_the_end_but_never_twice():
 def test_saving_by_time_and_when_best():
     assert len(saved_steps(CheckpointConfig(every=0, seconds=1e-9), steps=5)) == 5
     losses = iter([9.0, 5.0, 6.0, 7.0])
-    best_at_two = Evaluation(lambda: {"val_loss": next(losses)}, "val_loss", every=2, patience=0)
+    best_at_two = Evaluation(lambda: {"val_loss": next(losses)}, ["val_loss"], every=2, patience=0)
     assert saved_steps(CheckpointConfig(every=0, seconds=0), best_at_two, steps=6) == [(2, True), (6, False)]
 
 
@@ -97,3 +97,10 @@ def test_the_ledger_counts_only_effects():
     again.enable("x")
     again.load_state_dict(ledger.state_dict())
     assert again.row() | {"feature_z_enabled": 0} == ledger.row()
+
+
+def test_of_equal_figures_the_next_one_decides():
+    pairs = iter([(1.0, 9.0), (1.0, 8.0), (1.0, 7.0), (1.0, 7.5), (0.5, 9.0), (0.5, 9.0)])
+    evaluation = Evaluation(lambda: dict(zip("ab", next(pairs), strict=True)), ["a", "b"], every=1, patience=0)
+    trainer(Toy(), steps=5, callbacks=[evaluation]).fit()
+    assert (evaluation.best_step, evaluation.best) == (4, [0.5, 9.0])
