@@ -39,7 +39,8 @@ def run(words: list[str]) -> int:
     arguments = read(Arguments, words, "solve")
     trained = load_solver(arguments.run, arguments.checkpoint)
     text = _read(arguments.puzzle)
-    answers = trained.solve(text, arguments.steps, **arguments.search.model_dump())
+    name = "" if arguments.puzzle == "-" else Path(arguments.puzzle).stem
+    answers = trained.solve(text, name, arguments.steps, **arguments.search.model_dump())
     pictures: list[Path | None] = [None] * len(answers)
     if arguments.png or not arguments.json:
         first = Path(arguments.png) if arguments.png else _default_picture(trained.path, arguments.puzzle)
@@ -65,7 +66,7 @@ def _read(source: str) -> str:
         ValueError: the file cannot be read as text.
     """
     try:
-        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the puzzle file {source}: {error}") from error
 

@@ -63,13 +63,15 @@ class TrainedSolver:
         """Opens a block that computes in the precision of the training."""
         return Precision(self.recipe.train.precision, next(self.model.parameters()).device).autocast
 
-    def solve(self, text: str, steps: int | None = None, **search: Any) -> list[Answer]:
+    def solve(self, text: str, name: str = "", steps: int | None = None, **search: Any) -> list[Answer]:
         """Answers to the puzzles in `text`; `search` are fields of `eco.inference.search.Search`.
+
+        name: see `PuzzleTask.parse`.
 
         Raises:
             ValueError: the text holds no such puzzle; the message says what and where.
         """
-        questions, rows = self.task.parse(text), {name: row for row, name in enumerate(self.identifiers)}
+        questions, rows = self.task.parse(text, name), {known: row for row, known in enumerate(self.identifiers)}
         return solve(self.model, self.task, questions, rows, self.autocast, Search(**search), steps)
 
 

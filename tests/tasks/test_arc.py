@@ -308,3 +308,8 @@ def test_the_published_tasks_are_read_and_split():
         assert all(len(group.names) == 3 for group in groups), split
     trained = {canonical(*pair) for group in train for pair in pairs_of(task, group)[0]}
     assert not any(canonical(*pair) in trained for group in test for pair in pairs_of(task, group)[0])
+
+
+def test_a_lone_task_takes_the_name_it_is_given():
+    text = '{"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}'
+    assert [question.name for question in build(Config(size=3)).parse(text, "007bbfb7")] == ["007bbfb7"]

@@ -82,11 +82,11 @@ class Arc(PuzzleTask):
         for task, pairs in self._tasks.train if train else self._tasks.test:
             yield self._group(task, pairs, translate=self.config.translate and train)
 
-    def parse(self, text: str) -> list[Question]:
-        """The test inputs of ARC tasks in their published JSON, under the task's id where the text gives it."""
+    def parse(self, text: str, name: str = "") -> list[Question]:
+        """The test inputs of ARC tasks in their published JSON, under the id in the text, or `name` for a lone task."""
         return [
             Question(self._draw(pair.input), task.name)
-            for task in read_tasks(text, "ARC task")
+            for task in read_tasks(text, "ARC task", name)
             for pair in self._fitting(task).asked
         ]
 

@@ -88,8 +88,8 @@ class PuzzleTask(ABC):
         """
 
     @abstractmethod
-    def parse(self, text: str) -> list[Question]:
-        """The puzzles in a text as people write them.
+    def parse(self, text: str, name: str = "") -> list[Question]:
+        """The puzzles in a text as people write them. name: that of a puzzle which has one, but not in the text.
 
         Raises:
             ValueError: another size, a character that has no meaning, no or several solutions; the message says where.

@@ -86,7 +86,7 @@ class MazeTask(PuzzleTask):
         flat = copies.reshape(len(copies), 2, 1, -1)
         return Group(inputs=flat[:, 0], labels=flat[:, 1])
 
-    def parse(self, text: str) -> list[Question]:
+    def parse(self, text: str, name: str = "") -> list[Question]:
         """Mazes as `#`, free cells (`.` or a space), one `S` and one `G`; see `maze_text.parse`."""
         return [Question(inputs) for inputs in parse(text, self._config.size)]
 

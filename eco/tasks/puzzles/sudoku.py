@@ -98,7 +98,7 @@ class Sudokus(PuzzleTask):
     def _test(self) -> list[Sudoku]:
         config = self._config
         if config.path:
-            rows = SudokuFile(config.path, "test.csv").in_order(config.min_guesses)
+            rows = SudokuFile(config.path, "test.csv").shuffled(config.seed, config.min_guesses)
         elif config.size == 4:
             rows = iter(self._classes[: config.held_out_puzzles])
         else:
@@ -115,7 +115,7 @@ class Sudokus(PuzzleTask):
         seen = Seen(self._board)
         seen.admit(np.stack([puzzle for puzzle, _ in self._test]))
         if config.path:
-            return SudokuFile(config.path, "train.csv").shuffled(config.seed, config.min_guesses, seen)
+            return SudokuFile(config.path, "train.csv").unseen(config.seed, config.min_guesses, seen)
         return self._made(_TRAIN, config.puzzles, seen)
 
     def _made(self, use: int, count: int, seen: Seen) -> Iterator[Sudoku]:
@@ -138,7 +138,7 @@ class Sudokus(PuzzleTask):
                 "(data.puzzles, data.held_out_puzzles) or others (data.clues, data.most_clues, data.min_guesses)"
             )
 
-    def parse(self, text: str) -> list[Question]:
+    def parse(self, text: str, name: str = "") -> list[Question]:
         return [Question(puzzle + np.uint8(1)) for puzzle in sudoku_text.read_puzzles(text, self._board)]
 
     def check(self, inputs: Grid, answer: Grid, label: Grid | None = None) -> Verdict:

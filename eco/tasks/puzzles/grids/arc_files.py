@@ -94,11 +94,17 @@ def solutions_of(file: Path) -> Path:
 
 def _with_solutions(file: Path) -> str:
     """The text of a file of tasks, the outputs of its test pairs filled in from the solutions beside it."""
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # Windows editors begin with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from None
     beside = solutions_of(file)
     if beside == file or not beside.is_file():
         return text
-    tasks = json.loads(text)
+    try:
+        tasks = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from None
     try:
         for name, outputs in json.loads(beside.read_text(encoding="utf-8")).items():
             for pair, output in zip(tasks[name]["test"], outputs, strict=True):

@@ -24,7 +24,7 @@ def read_mazes(path: Path, size: int) -> Iterator[tuple[NDArray[np.uint8], NDArr
     """
     if not path.is_file():
         raise ValueError(f"data.path: there is no file {str(path)!r}; {PUBLISHED}")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:  # what it replaces, no maze holds
         reader = csv.DictReader(file)
         if not {"q", "a"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{path}: the first line must name the columns q and a; {PUBLISHED}")

@@ -36,22 +36,18 @@ class SudokuFile:
                 self._starts.append(position)
                 position += len(line)
 
-    def in_order(self, min_rating: int) -> Iterator[Sudoku]:
-        """Rows whose rating is at least `min_rating`.
-
-        Raises:
-            ValueError: a malformed row; the message names its line.
-        """
-        return self._read(range(1, len(self._starts)), min_rating)
-
-    def shuffled(self, seed: int, min_rating: int, seen: Seen) -> Iterator[Sudoku]:
-        """The same rows in a random order, none equivalent to one that was seen.
+    def shuffled(self, seed: int, min_rating: int) -> Iterator[Sudoku]:
+        """Rows whose rating is at least `min_rating` in a random order: neighbours in the file have one source.
 
         Raises:
             ValueError: a malformed row; the message names its line.
         """
         order = np.random.default_rng([seed]).permutation(np.arange(1, len(self._starts)))
-        rows = self._read(order.tolist(), min_rating)
+        return self._read(order.tolist(), min_rating)
+
+    def unseen(self, seed: int, min_rating: int, seen: Seen) -> Iterator[Sudoku]:
+        """`shuffled` without rows that are equivalent to one that was seen."""
+        rows = self.shuffled(seed, min_rating)
         while batch := [*islice(rows, _BATCH)]:
             new = seen.admit(np.stack([puzzle for puzzle, _ in batch]))
             yield from (row for row, is_new in zip(batch, new.tolist(), strict=True) if is_new)
