@@ -1,17 +1,12 @@
 """Tasks whose answer is one line of text."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from eco.sandbox import Sandbox
 from eco.tasks.contract import Task
 from eco.tasks.generate.deal import Draft
 from eco.tasks.generate.expression import Operation, meaning, value, written
 from eco.tasks.verdict import Verdict
-
-if TYPE_CHECKING:
-    from eco.sandbox import Sandbox
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,128 @@
+"""Steps that start from a text, or from a list of words."""
+
+from eco.tasks.generate.primitive import steps
+
+LETTERS = "abdeilmnorst"
+"""The letters that the inputs are made of, so that a step that names one does something."""
+
+_ENDS = ("!", "?", "x", "yes", "end", "-", ".", "s", "ing", "ed", "er", "zz")
+
+STEPS = (
+    *steps(
+        "text",
+        "text",
+        ("make all letters upper case", "$x.upper()"),
+        ("make all letters lower case", "$x.lower()"),
+        ("exchange upper and lower case", "$x.swapcase()"),
+        ("reverse the text", "$x[::-1]"),
+        ("keep the first $a characters", "$x[:$a]", range(2, 8)),
+        ("remove the first $a characters", "$x[$a:]", range(2, 8)),
+        ("keep the last $a characters", "$x[-$a:]", range(2, 8)),
+        ("remove the last $a characters", "$x[:-$a]", range(2, 8)),
+        ("keep every second character, beginning with the first", "$x[::2]"),
+        ("keep every second character, beginning with the second", "$x[1::2]"),
+        ("move the first $a characters to the end", "$x[$a:] + $x[:$a]", range(2, 5)),
+        ("remove every $a", "$x.replace($a, '')", LETTERS),
+        ("replace every $a by $b", "$x.replace($a, $b)", LETTERS, "acfkpuwxyz*_"),
+        ("put $a after every $b", "$x.replace($b, $b + $a)", ("-", "*", "x", "h"), LETTERS),
+        ("append $a", "$x + $a", _ENDS),
+        ("put $a at the front", "$a + $x", _ENDS),
+        ("put $a at the front and $b at the end", "$a + $x + $b", _ENDS, _ENDS),
+        ("repeat the text $a times", "$x * $a", range(2, 5)),
+        ("write every character $a times", "''.join(c * $a for c in $x)", range(2, 5)),
+        ("put $a between the characters", "$a.join($x)", ("-", ".", "*", " ", "_")),
+        ("remove all spaces", "$x.replace(' ', '')"),
+        ("replace all spaces by $a", "$x.replace(' ', $a)", ("-", "_", ".", "*", "/")),
+        ("keep only the vowels a, e, i, o and u", "''.join(c for c in $x if c in 'aeiou')"),
+        ("remove the vowels a, e, i, o and u", "''.join(c for c in $x if c not in 'aeiou')"),
+        ("sort the characters", "''.join(sorted($x))"),
+        ("remove repeated characters, keeping the first of each", "''.join(dict.fromkeys($x))"),
+        ("put the words, split at spaces, in reverse order", "' '.join($x.split()[::-1])"),
+        ("reverse each word, split at spaces", "' '.join(w[::-1] for w in $x.split())"),
+        (
+            "make the first letter of each word upper case and the others lower case",
+            "' '.join(w.capitalize() for w in $x.split())",
+        ),
+    ),
+    *steps(
+        "text",
+        "number",
+        ("count the characters", "len($x)"),
+        ("count the characters and add $a", "len($x) + $a", range(1, 30)),
+        ("count the characters and multiply by $a", "len($x) * $a", range(2, 20)),
+        ("count the different characters", "len(set($x))"),
+        ("count how often $a occurs", "$x.count($a)", LETTERS),
+        ("count how often $a or $b occurs", "$x.count($a) + $x.count($b)", LETTERS[:6], LETTERS[6:]),
+        ("count the vowels a, e, i, o and u", "sum(c in 'aeiou' for c in $x)"),
+        ("count the words, split at spaces", "len($x.split())"),
+        ("find the position of the first $a, counted from 0, or -1 if there is none", "$x.find($a)", LETTERS),
+    ),
+    *steps(
+        "text",
+        "numbers",
+        ("list the lengths of the words, split at spaces", "[len(w) for w in $x.split()]"),
+        ("list the positions of $a, counted from 0", "[i for i, c in enumerate($x) if c == $a]", LETTERS),
+    ),
+    *steps(
+        "text",
+        "counts",
+        ("count how often each character occurs", "{c: $x.count(c) for c in $x}"),
+    ),
+    *steps(
+        "text",
+        "words",
+        ("split the text into words at spaces", "$x.split()"),
+        ("list the characters", "list($x)"),
+    ),
+    *steps(
+        "text",
+        "truth",
+        ("check whether it contains $a", "$a in $x", LETTERS),
+        ("check whether it has more than $a characters", "len($x) > $a", range(6, 16)),
+        (
+            "check whether it is longer than $a characters and contains $b",
+            "len($x) > $a and $b in $x",
+            range(2, 8),
+            LETTERS,
+        ),
+    ),
+    *steps(
+        "words",
+        "words",
+        ("sort the words", "sorted($x)"),
+        ("sort the words by length, keeping the order of equal ones", "sorted($x, key=len)"),
+        ("put the words in reverse order", "$x[::-1]"),
+        ("keep only the words longer than $a", "[w for w in $x if len(w) > $a]", range(1, 5)),
+        ("keep only the words that contain $a", "[w for w in $x if $a in w]", LETTERS),
+        ("remove the words that contain $a", "[w for w in $x if $a not in w]", LETTERS),
+        ("reverse each word", "[w[::-1] for w in $x]"),
+        ("make each word upper case", "[w.upper() for w in $x]"),
+        ("append $a to each word", "[w + $a for w in $x]", _ENDS),
+        ("keep the first $a characters of each word", "[w[:$a] for w in $x]", range(2, 5)),
+        ("keep the first $a words", "$x[:$a]", range(2, 4)),
+    ),
+    *steps(
+        "words",
+        "number",
+        ("count the words", "len($x)"),
+        ("take the length of the longest word, or 0 if there is none", "max((len(w) for w in $x), default=0)"),
+        ("take the sum of the lengths", "sum(len(w) for w in $x)"),
+        ("count the words that contain $a", "sum($a in w for w in $x)", LETTERS),
+    ),
+    *steps(
+        "words",
+        "numbers",
+        ("list the length of each word", "[len(w) for w in $x]"),
+    ),
+    *steps(
+        "words",
+        "text",
+        ("join the words with $a", "$a.join($x)", ("-", ", ", "", "+", "/", "_")),
+        ("take the last word, or an empty text if there is none", "$x[-1] if $x else ''"),
+    ),
+    *steps(
+        "words",
+        "counts",
+        ("list the length of each word under the word", "{w: len(w) for w in $x}"),
+    ),
+)

@@ -1,0 +1,74 @@
+"""Tasks whose answer is the body of a function, which the sandbox calls with hidden values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eco.sandbox import Call, Outcome, Sandbox
+from eco.tasks import programs
+from eco.tasks.contract import Task
+from eco.tasks.generate.examples import Example
+from eco.tasks.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class ProgramTask(Task):
+    """The prompt ends within or before the body of `solve`; a completion goes on, or gives the whole function anew.
+
+    A result counts if it equals the expected one and has its type, at every depth: True is not 1, and 1.0 is neither.
+    Entries of a dictionary have no order. The score is the share of hidden values that are answered rightly.
+    """
+
+    name: str
+    prompt: str
+    signature: str
+    body: str
+    hidden: tuple[Example, ...]
+    stop: tuple[str, ...] = ("\ndef ", "\nclass ", "\nprint", "\nif ", "\n#", "\n```", "\n>>>")
+
+    def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
+        program = self._program(completion)
+        if program is None:
+            return Verdict("fail", 0.0, "no body of solve, nor a definition of it")
+        return self._judged(sandbox.run(program, [Call("solve", (example.given,)) for example in self.hidden]))
+
+    def solution(self) -> str:
+        return self.body
+
+    def _program(self, completion: str) -> str | None:
+        """The program that a completion makes; None if it defines nothing."""
+        text = next(iter(programs.fenced(completion)), completion)
+        if programs.is_indented(text):
+            body = programs.continuation(text)
+            return None if programs.is_only_comments(body) else self.signature + body
+        whole = programs.definitions(text)
+        return None if programs.where_defined(whole, "solve") is None else whole
+
+    def _judged(self, outcomes: Sequence[Outcome]) -> Verdict:
+        """A pass if all results are right. Otherwise what the worst of them says, a failed check before anything."""
+        for kind in ("infrastructure", "tamper", "memory", "timeout", "crash"):
+            for outcome in outcomes:
+                if outcome.kind == kind:
+                    return Verdict(outcome.kind, 0.0, outcome.detail)
+        right = [
+            outcome.kind == "pass" and same(outcome.value, example.expected)
+            for outcome, example in zip(outcomes, self.hidden, strict=True)
+        ]
+        if all(right):
+            return Verdict("pass", 1.0)
+        wrong = outcomes[right.index(False)]
+        said = wrong.detail if wrong.kind != "pass" else "another result than expected"
+        return Verdict("fail", sum(right) / len(right), f"{sum(right)} of {len(right)} hidden calls are right; {said}")
+
+
+def same(result: Any, expected: Any) -> bool:
+    """Whether two values are equal and of equal types, at every depth."""
+    if type(result) is not type(expected):
+        return False
+    if isinstance(expected, dict):
+        return len(result) == len(expected) and all(
+            key in result and same(result[key], value) for key, value in expected.items()
+        )
+    if isinstance(expected, list | tuple):
+        return len(result) == len(expected) and all(map(same, result, expected))
+    return bool(result == expected)
