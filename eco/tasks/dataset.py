@@ -15,6 +15,8 @@ from eco.data.puzzles.store import BLANK, PuzzleSet, open_set, write_set
 from eco.machine import cache_folder
 from eco.tasks.puzzles.contract import PuzzleConfig, PuzzleTask
 
+_PUZZLE_FILES = (".json", ".csv")
+
 _BLOCK = 1 << 22
 """Bytes read at a time to digest a file."""
 
@@ -79,7 +81,7 @@ def _digest(config: PuzzleConfig, task: PuzzleTask) -> str:
     digest = xxhash.xxh3_128()
     digest.update(f"{__version__} {config.model_dump_json(exclude={'workers'})}".encode())
     for path in map(Path, task.files):
-        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        for file in [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in _PUZZLE_FILES):
             _update(digest, file, str(file.relative_to(path.parent)))
     return digest.hexdigest()
 
