@@ -12,7 +12,7 @@ carried.
 
 import binascii
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 SIZE = 1 << 20
@@ -39,6 +39,10 @@ class Unrepresentable(ValueError):
     """The value cannot be carried; the message says what it is, or which limit it breaks."""
 
 
+class TooLarge(Unrepresentable):
+    """The value could be carried if it were smaller, flatter, or did not contain itself."""
+
+
 class Malformed(ValueError):
     """The bytes are not an encoded value."""
 
@@ -49,7 +53,8 @@ def encode(value: Any, refer: Refer | None = None, size: int = SIZE) -> bytes:
     refer: is asked for a reference where an object cannot be carried.
 
     Raises:
-        Unrepresentable: an object that is not carried, a value that contains itself, or one too deep or too large.
+        Unrepresentable: an object that is not carried.
+        TooLarge: the value takes more than `size` bytes, is nested deeper than DEPTH, or contains itself.
     """
     data = json.dumps(_Packer(refer, size).pack(value), separators=(",", ":"), check_circular=False).encode("ascii")
     if len(data) > size:
@@ -76,8 +81,8 @@ def decode(data: bytes, resolve: Resolve | None = None, size: int = SIZE) -> Any
         raise Malformed(f"not an encoded value: {str(error)[:200]}") from None
 
 
-def _too_large(size: int) -> Unrepresentable:
-    return Unrepresentable(f"the value is larger than {size} bytes when encoded")
+def _too_large(size: int) -> TooLarge:
+    return TooLarge(f"the value is larger than {size} bytes when encoded")
 
 
 class _Packer:
@@ -133,13 +138,11 @@ class _Packer:
         if self._left < 0:
             raise _too_large(self._size)
 
-    def _inside(self, container: Any, members: Iterable[Any]) -> list[Any]:
-        self._spend(2)
+    def _inside(self, container: Any, members: Collection[Any]) -> list[Any]:
+        self._spend(2 + len(members))
         if len(self._open) == DEPTH:
             looped = id(container) in self._open
-            raise Unrepresentable(
-                "the value contains itself" if looped else f"more than {DEPTH} containers in each other"
-            )
+            raise TooLarge("the value contains itself" if looped else f"more than {DEPTH} containers in each other")
         self._open.append(id(container))
         packed = [self.pack(member) for member in members]
         self._open.pop()

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from eco.sandbox import protocol
-from eco.sandbox.codec import Malformed, Unrepresentable, decode, encode
+from eco.sandbox.codec import Malformed, TooLarge, Unrepresentable, decode, encode
 
 _FILE = "<tests>"
 _LINE = 300  # characters of a line of the tests that a detail quotes
@@ -61,7 +61,9 @@ class _Link:
     def _ask(self, kind: str, target: Any, arguments: tuple[Any, ...]) -> Any:
         identity = protocol.new_id()
         try:
-            self._write(encode([kind, identity, target, *arguments], _refer))
+            self._write(encode([kind, identity, target, *arguments], Remote.refer, protocol.FRAME))
+        except TooLarge as error:  # the program made it so large, or the reference would not pass either
+            raise ValueError(str(error)) from None
         except Unrepresentable as error:
             raise _Unjudgeable(str(error)) from None
         frame = self._read()
@@ -86,32 +88,39 @@ class Remote:
     It has no truth value and equals nothing, as the program would decide about both.
     """
 
-    __slots__ = ("_kind", "_link", "_reference")
+    __slots__ = ("__kind", "__link", "__reference")  # mangled: any other attribute is one of the object there
 
     def __init__(self, link: _Link, reference: int | str, kind: str) -> None:
-        object.__setattr__(self, "_link", link)
-        object.__setattr__(self, "_reference", reference)
-        object.__setattr__(self, "_kind", kind)
+        object.__setattr__(self, "_Remote__link", link)
+        object.__setattr__(self, "_Remote__reference", reference)
+        object.__setattr__(self, "_Remote__kind", kind)
+
+    @staticmethod
+    def refer(value: Any) -> tuple[int | str, str]:
+        """What `encode` sends for a handle."""
+        if isinstance(value, Remote):
+            return value.__reference, value.__kind
+        raise Unrepresentable(f"an object of type {type(value).__name__} cannot be carried")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._link.ask("call", self, args, kwargs)
+        return self.__link.ask("call", self, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # copy, isinstance and others look these up on their own
             raise AttributeError(name)
-        return self._link.ask("get", self, name)
+        return self.__link.ask("get", self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._link.ask("set", self, name, value)
+        self.__link.ask("set", self, name, value)
 
     def __repr__(self) -> str:
-        return f"<{self._kind} of the program>"
+        return f"<{self.__kind} of the program>"
 
     def __bool__(self) -> bool:
-        raise TypeError(f"the truth of an object of type {self._kind} is not known outside the program")
+        raise TypeError(f"the truth of an object of type {self.__kind} is not known outside the program")
 
     def __eq__(self, other: object) -> bool:
-        raise TypeError(f"an object of type {self._kind} cannot be compared outside the program")
+        raise TypeError(f"an object of type {self.__kind} cannot be compared outside the program")
 
     __hash__ = object.__hash__
 
@@ -174,12 +183,6 @@ def _namespace(needed: set[str], names: dict[str, str], link: _Link) -> dict[str
     for name in foreign & names.keys():
         namespace[name] = Remote(link, name, "name") if names[name] == "callable" else link.ask("get", None, name)
     return namespace
-
-
-def _refer(value: Any) -> tuple[int | str, str]:
-    if isinstance(value, Remote):
-        return value._reference, value._kind
-    raise Unrepresentable(f"an object of type {type(value).__name__} cannot be carried")
 
 
 def _exception(failure: protocol.Failure) -> Exception:

@@ -1,9 +1,10 @@
-"""Runs candidate and judge in two forked processes without walls, and relays as the host does: for tests of what they say.
+"""Runs candidate and judge in two forked processes without walls, relaying as the host does: tests of what they say.
 
-As a script (`python roles.py`) it is the server behind `Roles`: one JSON line in, one out. It imports the sandbox's inside
-only, so that forking is cheap and no thread is alive in the process that forks.
+As a script (`python roles.py`) it is the server behind `Roles`: one JSON line in, one out. It imports the sandbox's
+inside only, so that forking is cheap and no thread is alive in the process that forks.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+_LARGEST = 2 << 20  # bytes of a frame
 FOLDER = Path(__file__).parents[2] / "eco" / "sandbox"
 
 
@@ -77,10 +79,8 @@ class _Child:
         self.send(job)
 
     def send(self, frame: bytes) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):
             _write(self._out, frame)
-        except BrokenPipeError:
-            pass
 
     def receive(self) -> bytes:
         return _read(self._in, self._deadline)
@@ -112,6 +112,8 @@ def _read(descriptor: int, deadline: float | None = None) -> bytes:
         data += part
         if len(data) == 4 and count == 4:
             count += int.from_bytes(data, "little")
+            if count > _LARGEST:
+                raise ValueError("a frame that is too large")
     return data[4:]
 
 
@@ -157,7 +159,7 @@ def _verdict(roles: Any, judge: Any, job: dict[str, Any]) -> tuple[str, str]:
         return "infrastructure", "the judge ended"
     except TimeoutError:
         return "timeout", ""
-    except protocol.Malformed as error:
+    except ValueError as error:  # Malformed, or a frame that is too large
         return "tamper", str(error)
     finally:
         program.end()
