@@ -13,6 +13,8 @@ from eco.tasks.generate.mutation import mutants
 _POOL = 60
 _SHOWN = 3
 _HIDDEN = 10
+_UNSEEN = 0.05
+"""Share of the bugs that no value need show."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,33 @@ class Examples:
 def examples(rng: Random, function: Function) -> Examples | None:
     """Random examples; None if they are not telling.
 
-    The special values are among the hidden ones, and every bug of `mutants` shows in a hidden one; a bug that shows on
-    none of `_POOL` values, or of all numbers, is taken to be none.
+    The special values are among the hidden ones, and of the bugs of `mutants` nearly all show in a hidden one. A
+    function of which many bugs show on none of `_POOL` values, or of all numbers, has parts that hardly matter.
     """
     given = draw(rng, function.kind, 200 if function.kind == "number" else _POOL)
     pool = [Example(value, result) for value, result in zip(given, function.apply(given), strict=True)]
     shown = _varied(pool[EDGES:], _SHOWN, 1)
     rest = [example for example in pool if example not in shown]
     hidden = _varied(rest, _HIDDEN, _HIDDEN // 2)
-    for mutant in mutants(function.signature + function.body):
-        solve = compiled(mutant)
-        if all(agrees(solve, example) for example in hidden):
-            hidden += next(([example] for example in rest if not agrees(solve, example)), [])
+    if not _show(mutants(function.signature + function.body), hidden, rest):
+        return None
     if not differs([example.given for example in hidden], [example.expected for example in hidden], 0.7):
         return None
     return Examples(tuple(shown), tuple(hidden))
+
+
+def _show(bugs: Sequence[str], hidden: list[Example], others: Sequence[Example]) -> bool:
+    """Adds to the hidden examples those of the others that show a bug; False if too many bugs show in none."""
+    unseen = 0
+    for bug in bugs:
+        solve = compiled(bug)
+        if all(agrees(solve, example) for example in hidden):
+            telling = next((example for example in others if not agrees(solve, example)), None)
+            if telling is not None:
+                hidden.append(telling)
+            elif (unseen := unseen + 1) > _UNSEEN * len(bugs):
+                return False
+    return True
 
 
 def compiled(source: str) -> Callable[[Any], Any]:
