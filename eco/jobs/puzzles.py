@@ -125,9 +125,12 @@ def read_identifiers(run: RunPaths) -> tuple[str, ...]:
         ValueError: the file is missing or damaged.
     """
     try:
-        return tuple(json.loads(run.identifiers.read_text(encoding="utf-8")))
+        names = json.loads(run.identifiers.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read the names of the puzzle table, {run.identifiers}: {error}") from error
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"cannot read the names of the puzzle table, {run.identifiers}: it is not a list of names")
+    return tuple(names)
 
 
 def _check_no_text(recipe: Recipe) -> None:

@@ -103,6 +103,21 @@ def test_standard_input_is_read(eco, run, monkeypatch):
     assert answers(eco("solve", run, "--puzzle", "-", "--json"))[0]["question"] == CLUES
 
 
+def test_a_mark_at_the_beginning_of_the_file_is_no_cell(eco, run, puzzle):
+    puzzle.write_text(ONE, encoding="utf-8-sig")
+    assert answers(eco("solve", run, "--puzzle", puzzle, "--json"))[0]["question"] == CLUES
+
+
+@pytest.mark.parametrize("damaged", ["", "5", "{}", "[]", "[1]"])
+def test_damaged_names_of_the_puzzle_table_are_told(eco, run, puzzle, damaged):
+    whole = (run / "identifiers.json").read_text()
+    (run / "identifiers.json").write_text(damaged)
+    completed = eco("solve", run, "--puzzle", puzzle)
+    (run / "identifiers.json").write_text(whole)
+    assert completed.returncode == 1
+    assert "cannot read the names of the puzzle table" in completed.stderr and completed.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words", "message"),
     [

@@ -197,6 +197,15 @@ def test_of_tasks_with_one_id_the_first_counts(arc, tmp_path):
         assert one.names == other.names and np.array_equal(one.inputs, other.inputs)
 
 
+@pytest.mark.parametrize("name", ["arc.json", "arc_challenges.json"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{"])
+def test_a_file_that_is_no_json_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "arc_solutions.json").write_text("{}")
+    with pytest.raises(ValueError, match=f"{name}: not JSON"):
+        next(build(Config(paths=(str(tmp_path / name),))).groups("test"))
+
+
 def test_solutions_lie_beside_the_challenges(tmp_path):
     tasks = random_tasks(2)
     solutions = {name: [pair.pop("output") for pair in task["test"]] for name, task in tasks.items()}

@@ -187,6 +187,11 @@ class TestFiles:
         with pytest.raises(ValueError, match="first line must name the columns q and a"):
             mazes(self.task(tmp_path), "test")
 
+    def test_another_encoding(self, tmp_path: Path) -> None:
+        (tmp_path / "test.csv").write_bytes(b"q,a\n\xff\xfe,x\n")
+        with pytest.raises(ValueError, match=r"test\.csv, line 2: q has 2 characters"):
+            mazes(self.task(tmp_path), "test")
+
     @pytest.mark.parametrize(
         ("question", "answer", "complaint"),
         [
