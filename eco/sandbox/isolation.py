@@ -10,6 +10,9 @@ from typing import Any
 
 from eco.sandbox import landlock, namespaces, seccomp, system
 
+_FIRST = 1
+"""The pid of a child in its own pid namespace."""
+
 
 def prepare(settings: dict[str, Any]) -> None:
     """What the zygote does once: without bubblewrap it makes a root of its own, and at `no-userns` it restricts itself.
@@ -20,6 +23,8 @@ def prepare(settings: dict[str, Any]) -> None:
     system.no_new_privileges()
     if settings["own_root"]:
         _enter_own_root(settings)
+    if settings["level"] == "full":
+        seccomp.program(_FIRST, changes=True)  # made here, every child finds it
     if settings["level"] == "no-userns":
         system.hide_memory()
         os.chdir("/")
@@ -36,6 +41,7 @@ def _enter_own_root(settings: dict[str, Any]) -> None:
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255)
     system.die_with_parent()
     namespaces.map_user(65534, 65534)
+    namespaces.leave()
     namespaces.own_root(settings["binds"], settings["masked"], settings["links"])
 
 
@@ -61,6 +67,7 @@ def isolate(settings: dict[str, Any]) -> None:
         system.hide_memory()
     if level == "full":
         namespaces.map_user(65534, 65534)
+        namespaces.leave()
         namespaces.private_tmp(settings["file_mb"])
     _limit(settings)
     if level != "weak":

@@ -71,5 +71,5 @@ _ADVICE = {
         "`kernel.unprivileged_userns_clone=1`, on Ubuntu `kernel.apparmor_restrict_unprivileged_userns=0`, "
         "in a container `--security-opt seccomp=unconfined`"
     ),
-    "docker": "; the image is python:3.11-slim (`docker pull python:3.11-slim`), and the user must be allowed to use Docker",
+    "docker": "; it needs the image (`docker pull python:3.11-slim`) and the right to use Docker",
 }

@@ -7,7 +7,6 @@ from eco.sandbox.system import MACHINE, NUMBERS, Refused, call, syscall
 
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x08000000
 _NEWUSER, _NEWPID, _NEWNET, _SIGCHLD = 0x10000000, 0x20000000, 0x40000000, 17
-_ALL = _NEWUSER | _NEWPID | _NEWNS | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP
 
 _NOSUID, _NODEV, _NOEXEC, _BIND, _REC = 2, 4, 8, 4096, 16384
 _DETACH = 2
@@ -18,9 +17,10 @@ _outside = (0, 0)  # who the process was before the last clone; afterwards it is
 
 
 def clone() -> int:
-    """Like os.fork, but the child is the first process of new user, pid, mount, network, IPC, UTS and cgroup namespaces.
+    """Like os.fork, but the child is the first process of a new user and a new pid namespace.
 
-    One system call instead of unshare and a second fork. Only for a process with one thread.
+    One system call instead of unshare and a second fork. Only for a process with one thread. The other namespaces take
+    the kernel longer: the child makes them (`leave`) while the parent goes on.
 
     Raises:
         Refused: the kernel or its settings forbid user namespaces.
@@ -29,7 +29,9 @@ def clone() -> int:
     _outside = (os.geteuid(), os.getegid())
     ctypes.pythonapi.PyOS_BeforeFork()
     try:
-        child = syscall(NUMBERS[MACHINE]["clone"], _ALL | _SIGCHLD, 0, 0, 0, 0, what="clone of new namespaces")
+        child = syscall(
+            NUMBERS[MACHINE]["clone"], _NEWUSER | _NEWPID | _SIGCHLD, 0, 0, 0, 0, what="clone of a user namespace"
+        )
     except Refused:
         ctypes.pythonapi.PyOS_AfterFork_Parent()
         raise
@@ -41,7 +43,7 @@ def clone() -> int:
 
 
 def map_user(uid: int, gid: int) -> None:
-    """In a new user namespace: the user becomes `uid`, and everybody else is nobody."""
+    """After `clone`, in the child: the user becomes `uid`, and everybody else is nobody."""
     outside_uid, outside_gid = _outside
     for name, text in (
         ("setgroups", "deny"),
@@ -53,6 +55,11 @@ def map_user(uid: int, gid: int) -> None:
             os.write(descriptor, text.encode())
         finally:
             os.close(descriptor)
+
+
+def leave() -> None:
+    """After `clone`, in the child: new mount, network, IPC, UTS and cgroup namespaces."""
+    call("unshare", _NEWNS | _NEWNET | _NEWIPC | _NEWUTS | _NEWCGROUP)
 
 
 def private_tmp(megabytes: int) -> None:

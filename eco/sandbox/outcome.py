@@ -23,7 +23,7 @@ class Outcome:
     kind: `pass` (the call returned a value that can be carried; the tests ran to their end), `fail` (an exception, an
     assertion, a program that does not compile), `timeout`, `memory`, `crash` (the process died), `tamper` (it said what
     an honest one does not), `infrastructure` (the sandbox failed: nothing is known about the program).
-    value: of a call that passed. detail: why not, in a line. It may quote the tests: not to be shown to whoever is tested.
+    value: of a call that passed. detail: why not, in a line. It may quote the tests: nothing for whoever is tested.
     output: what the whole run printed, as far as it is kept. seconds: wall clock. level: the walls it ran in.
     """
 

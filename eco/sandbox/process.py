@@ -66,6 +66,7 @@ class Process:
         self._frames = bytearray()
         self._output: list[bytes] = []
         self._ended: Ended | None = Ended("stopped")  # None while a run lasts
+        self._stale = 0  # runs that were stopped and of whose end nothing has come yet
         self._unsent: list[bytes] = []
         try:
             if self._message()[0] != READY:
@@ -76,18 +77,18 @@ class Process:
 
     def begin(self, seconds: float) -> None:
         """Begins a run of so many seconds, sent together with the first frame."""
-        self._finish()
         self._deadline = time.monotonic() + seconds + _GRACE_S
         self._frames.clear()
         self._output.clear()
         self._ended = None
         self._unsent = [HEADER.pack(START, 8), struct.pack("<d", seconds)]
 
-    def send(self, frame: bytes) -> None:
-        """Sends a frame to the child; one that has ended does not get it."""
-        header = HEADER.pack(DATA, _LENGTH + len(frame)) + len(frame).to_bytes(_LENGTH, "little")
-        self._write(b"".join([*self._unsent, header, frame]))
-        self._unsent = []
+    def send(self, *frames: bytes) -> None:
+        """Sends frames to the child; one that has ended does not get them."""
+        parts, self._unsent = self._unsent, []
+        for frame in frames:
+            parts += [HEADER.pack(DATA, _LENGTH + len(frame)), len(frame).to_bytes(_LENGTH, "little"), frame]
+        self._write(b"".join(parts))
 
     def receive(self) -> bytes:
         """The next frame of the child.
@@ -108,20 +109,13 @@ class Process:
                 raise self._ended
             self._take(*self._message())
 
-    def stop(self) -> None:
-        """Ends the run without waiting for its end."""
+    def stop(self) -> str:
+        """Ends the run, without waiting for its end, and gives what had been printed when the last frame came."""
         if self._ended is None:
             self._write(HEADER.pack(STOP, 0))
-
-    def output(self) -> str:
-        """Waits for the end of a stopped run and gives what it printed. Frames that were not received are dropped."""
-        self._finish()
+            self._ended = Ended("stopped")
+            self._stale += 1
         return b"".join(self._output).decode("utf-8", "replace")
-
-    def _finish(self) -> None:
-        while self._ended is None:
-            self._frames.clear()
-            self._take(*self._message())
 
     def close(self) -> None:
         """Ends the process and everything in it."""
@@ -132,7 +126,9 @@ class Process:
             stream.close()
 
     def _take(self, kind: int, body: bytes) -> None:
-        if kind == DATA:
+        if self._stale:
+            self._stale -= kind == ENDED
+        elif kind == DATA:
             self._frames += body
         elif kind == OUTPUT:
             self._output.append(body)

@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-import threading
+import queue
 import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -16,14 +17,15 @@ from eco.sandbox.limits import Limits
 from eco.sandbox.outcome import Call, Outcome
 from eco.sandbox.worker import Worker
 
-Result = TypeVar("Result")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Sandbox:
     """A pool of workers; a context manager. Safe for threads, not for use in a process forked from its own.
 
-    Each thread of the pool owns a worker, which starts with the thread's first job (0.1 s) and is replaced when it fails.
-    Closing it ends every process, and so does the death of the process that made it.
+    A worker starts with its first run (0.1 s) and is replaced when it fails. Closing the sandbox ends every process,
+    and so does the death of the process that made it.
     """
 
     def __init__(self, level: Level | None = None, limits: Limits | None = None, workers: int | None = None) -> None:
@@ -37,10 +39,15 @@ class Sandbox:
         self.level = choose(level)
         self.limits = limits or Limits()
         self.workers = workers or usable_cores()
-        self._pool = ThreadPoolExecutor(self.workers, "sandbox")
-        self._thread = threading.local()
-        self._all: list[Worker] = []
-        self._finalizer = weakref.finalize(self, _close, self._pool, self._all, os.getpid())
+        # The kernel ends a zygote with the thread that started it: one thread starts them all, and lives as long.
+        starter = ThreadPoolExecutor(1, "sandbox-start")
+        pool = ThreadPoolExecutor(self.workers, "sandbox")
+        workshop = [Worker(self.level, self.limits, starter) for _ in range(self.workers)]
+        self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in workshop:
+            self._free.put(worker)
+        self._pool = pool
+        self._finalizer = weakref.finalize(self, _close, pool, starter, workshop, os.getpid())
 
     def run(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
         """Runs a program and calls its functions, in order and in one process: one outcome for each call.
@@ -48,29 +55,29 @@ class Sandbox:
         Raises:
             ValueError: an argument that cannot be carried, or a sandbox that is closed.
         """
-        return self._submit(lambda worker: worker.run(program, calls)).result()
+        with self._worker() as worker:
+            return worker.run(program, calls)
 
     def judge(self, program: str, tests: str) -> Outcome:
-        """Runs tests (Python source: asserts, or whatever raises) in another process than the program that they call."""
-        return self._submit(lambda worker: worker.judge(program, tests)).result()
+        """Runs tests, Python source that raises where something is wrong, in another process than the program."""
+        with self._worker() as worker:
+            return worker.judge(program, tests)
 
     def run_many(self, jobs: Sequence[tuple[str, Sequence[Call]]]) -> list[list[Outcome]]:
         """`run` for many programs over the pool; results in the order of the jobs."""
-        futures = [self._submit(lambda worker, job=job: worker.run(*job)) for job in jobs]
-        return [future.result() for future in futures]
+        return list(self._pool.map(self.run, *_columns(jobs)))
 
     def judge_many(self, jobs: Sequence[tuple[str, str]]) -> list[Outcome]:
         """`judge` for many (program, tests) over the pool; results in the order of the jobs."""
-        futures = [self._submit(lambda worker, job=job: worker.judge(*job)) for job in jobs]
-        return [future.result() for future in futures]
+        return list(self._pool.map(self.judge, *_columns(jobs)))
 
     async def arun(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
         """`run` without blocking the event loop."""
-        return await asyncio.wrap_future(self._submit(lambda worker: worker.run(program, calls)))
+        return await asyncio.wrap_future(self._pool.submit(self.run, program, calls))
 
     async def ajudge(self, program: str, tests: str) -> Outcome:
         """`judge` without blocking the event loop."""
-        return await asyncio.wrap_future(self._submit(lambda worker: worker.judge(program, tests)))
+        return await asyncio.wrap_future(self._pool.submit(self.judge, program, tests))
 
     def close(self) -> None:
         """Waits for runs that have begun, drops those that have not, and ends every process."""
@@ -84,22 +91,25 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    def _submit(self, work: Callable[[Worker], Result]) -> "Future[Result]":
+    @contextmanager
+    def _worker(self) -> Iterator[Worker]:
         if not self._finalizer.alive:
             raise ValueError("the sandbox is closed; make another one")
-        return self._pool.submit(lambda: work(self._worker()))
-
-    def _worker(self) -> Worker:
-        if not hasattr(self._thread, "worker"):
-            self._thread.worker = Worker(self.level, self.limits)
-            self._all.append(self._thread.worker)
-        worker: Worker = self._thread.worker
-        return worker
+        worker = self._free.get()
+        try:
+            yield worker
+        finally:
+            self._free.put(worker)
 
 
-def _close(pool: ThreadPoolExecutor, workers: list[Worker], owner: int) -> None:
+def _columns(jobs: Sequence[tuple[A, B]]) -> tuple[list[A], list[B]]:
+    return [first for first, _ in jobs], [second for _, second in jobs]
+
+
+def _close(pool: ThreadPoolExecutor, starter: ThreadPoolExecutor, workers: list[Worker], owner: int) -> None:
     if os.getpid() != owner:  # a forked copy: the processes are not its own
         return
     pool.shutdown(cancel_futures=True)
     for worker in workers:
         worker.close()
+    starter.shutdown()

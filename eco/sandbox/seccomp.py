@@ -5,7 +5,9 @@ The filter is a classic BPF program (https://docs.kernel.org/userspace-api/secco
 
 import ctypes
 import errno
+import functools
 import struct
+from collections.abc import Iterable
 
 from eco.sandbox.system import MACHINE, NUMBERS, syscall
 
@@ -59,7 +61,7 @@ _SPECIAL = {
 
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE_THREAD, _NEW_NAMESPACES = 0x00010000, 0x7E020080
-_PR_SET_NAME, _PR_GET_NAME = 15, 16
+_AF_UNIX, _PR_SET_NAME, _PR_GET_NAME = 1, 15, 16
 _F_DUPFD, _F_SETFL, _F_DUPFD_CLOEXEC, _F_GETPIPE_SZ = 0, 4, 1030, 1032
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _UNKNOWN = 463
@@ -70,37 +72,40 @@ _ALLOW, _KILL = 0x7FFF0000, 0x80000000
 _NUMBER, _ARCH = 0, 4
 
 
+_Code = list[bytes]
+
+
+@functools.cache
 def program(pid: int, changes: bool) -> bytes:
     """The filter's instructions.
 
     pid: the only process to which signals may be sent; changes: whether calls that change files by name are allowed.
     """
     words = iter(_ALLOWED[MACHINE].split())
-    allowed = {name: int(next(words)) for name in words}
+    numbers = {name: int(next(words)) for name in words}
+    allowed = {number: [_return(_ALLOW)] for name, number in numbers.items() if changes or name not in _CHANGING}
     special = _SPECIAL[MACHINE]
-    code = _Code()
-    code.add(_LOAD, value=_ARCH)
-    code.add(_EQUAL, 1, 0, _ARCHITECTURE[MACHINE])
-    code.add(_RETURN, value=_KILL)
-    code.add(_LOAD, value=_NUMBER)
-    for name, number in allowed.items():
-        if changes or name not in _CHANGING:
-            code.when(number, lambda: code.add(_RETURN, value=_ALLOW))
-    for name in ("kill", "tgkill"):
-        code.when(special[name], lambda: code.allow_if(0, [pid]))
-    code.when(special["prlimit64"], lambda: code.allow_if(0, [0, pid]))
-    code.when(special["ioctl"], lambda: code.allow_if(1, _IOCTLS))
-    code.when(
-        special["fcntl"], lambda: code.allow_if(1, [*range(_F_DUPFD, _F_SETFL + 1), _F_DUPFD_CLOEXEC, _F_GETPIPE_SZ])
-    )
-    code.when(special["socketpair"], lambda: code.allow_if(0, [1]))
-    code.when(special["prctl"], lambda: code.allow_if(0, [_PR_SET_NAME, _PR_GET_NAME]))
-    code.when(special["clone"], code.only_threads)
-    code.when(special["clone3"], lambda: code.refuse(errno.ENOSYS))  # its flags lie in memory, out of a filter's reach
-    code.add(_AT_LEAST, 0, 1, _UNKNOWN)
-    code.refuse(errno.ENOSYS)
-    code.refuse(errno.EPERM)
-    return b"".join(code.instructions)
+    kill = _allow_if(0, [pid])
+    commands = [*range(_F_DUPFD, _F_SETFL + 1), _F_DUPFD_CLOEXEC, _F_GETPIPE_SZ]
+    rules: dict[int, _Code] = {
+        **allowed,
+        special["kill"]: kill,
+        special["tgkill"]: kill,
+        special["prlimit64"]: _allow_if(0, [0, pid]),
+        special["ioctl"]: _allow_if(1, _IOCTLS),
+        special["fcntl"]: _allow_if(1, commands),
+        special["socketpair"]: _allow_if(0, [_AF_UNIX]),
+        special["prctl"]: _allow_if(0, [_PR_SET_NAME, _PR_GET_NAME]),
+        special["clone"]: _only_threads(),
+        special["clone3"]: [_refuse(errno.ENOSYS)],  # its flags lie in memory, out of a filter's reach
+    }
+    start = [
+        _instruction(_LOAD, value=_ARCH),
+        _instruction(_EQUAL, 1, 0, _ARCHITECTURE[MACHINE]),
+        _return(_KILL),
+        _instruction(_LOAD, value=_NUMBER),
+    ]
+    return b"".join(start + _tree(_intervals(rules)))
 
 
 def install(instructions: bytes) -> None:
@@ -110,37 +115,53 @@ def install(instructions: bytes) -> None:
     syscall(NUMBERS[MACHINE]["seccomp"], 1, 0, header, what="seccomp")  # SECCOMP_SET_MODE_FILTER
 
 
-class _Code:
-    """A BPF program in the making; a conditional jump skips so many instructions where true, and where false."""
+def _intervals(rules: dict[int, _Code]) -> list[tuple[int, _Code]]:
+    """(first number, what happens from there on) for all numbers, neighbours with the same code together."""
+    result: list[tuple[int, _Code]] = [(0, [])]
+    for number in range(_UNKNOWN):
+        code = rules.get(number, [_refuse(errno.EPERM)])
+        if code != result[-1][1]:
+            result.append((number, code))
+    return [*result[1:], (_UNKNOWN, [_refuse(errno.ENOSYS)])]
 
-    def __init__(self) -> None:
-        self.instructions: list[bytes] = []
 
-    def add(self, operation: int, true: int = 0, false: int = 0, value: int = 0) -> None:
-        self.instructions.append(struct.pack("HBBI", operation, true, false, value))
+def _tree(intervals: list[tuple[int, _Code]]) -> _Code:
+    """A binary search: the kernel tries every number when a filter is installed, which takes longer than most runs
+    when they are compared one after the other."""
+    if len(intervals) == 1:
+        return intervals[0][1]
+    middle = len(intervals) // 2
+    below, above = _tree(intervals[:middle]), _tree(intervals[middle:])
+    return [_instruction(_AT_LEAST, len(below), 0, intervals[middle][0]), *below, *above]
 
-    def when(self, number: int, then) -> None:
-        """`then` adds what is to happen for the call `number`; it ends in a return."""
-        at = len(self.instructions)
-        self.add(_EQUAL)
-        then()
-        self.instructions[at] = struct.pack("HBBI", _EQUAL, 0, len(self.instructions) - at - 1, number)
 
-    def refuse(self, error: int) -> None:
-        self.add(_RETURN, value=0x00050000 | error)  # SECCOMP_RET_ERRNO
+def _instruction(operation: int, true: int = 0, false: int = 0, value: int = 0) -> bytes:
+    """A conditional jump skips so many instructions where its condition is true, and where it is false."""
+    return struct.pack("HBBI", operation, true, false, value)
 
-    def allow_if(self, argument: int, values) -> None:
-        """Allows the call when the low word of an argument is one of `values`: the kernel takes these as 32 bits."""
-        self.add(_LOAD, value=16 + 8 * argument)
-        for value in values:
-            self.add(_EQUAL, 0, 1, value)
-            self.add(_RETURN, value=_ALLOW)
-        self.refuse(errno.EPERM)
 
-    def only_threads(self) -> None:
-        """A thread of this process is allowed, another process or a namespace is not."""
-        self.add(_LOAD, value=16)
-        self.add(_ANY_BIT, 2, 0, _NEW_NAMESPACES)
-        self.add(_ANY_BIT, 0, 1, _CLONE_THREAD)
-        self.add(_RETURN, value=_ALLOW)
-        self.refuse(errno.EPERM)
+def _return(value: int) -> bytes:
+    return _instruction(_RETURN, value=value)
+
+
+def _refuse(error: int) -> bytes:
+    return _return(0x00050000 | error)  # SECCOMP_RET_ERRNO
+
+
+def _allow_if(argument: int, values: Iterable[int]) -> _Code:
+    """Allows the call when the low word of an argument is one of `values`: the kernel takes these as 32 bits."""
+    code = [_instruction(_LOAD, value=16 + 8 * argument)]
+    for value in values:
+        code += [_instruction(_EQUAL, 0, 1, value), _return(_ALLOW)]
+    return [*code, _refuse(errno.EPERM)]
+
+
+def _only_threads() -> _Code:
+    """A thread of this process is allowed, another process or a namespace is not."""
+    return [
+        _instruction(_LOAD, value=16),
+        _instruction(_ANY_BIT, 2, 0, _NEW_NAMESPACES),
+        _instruction(_ANY_BIT, 0, 1, _CLONE_THREAD),
+        _return(_ALLOW),
+        _refuse(errno.EPERM),
+    ]

@@ -1,4 +1,4 @@
-"""System calls that Python has no name for. Part of the sandbox's inside: standard library only, imported before a fork."""
+"""System calls that Python has no name for. The sandbox's inside: standard library only, imported before a fork."""
 
 import ctypes
 import os
@@ -37,15 +37,23 @@ def syscall(number: int, *arguments: object, what: str) -> int:
     return check(_libc.syscall(ctypes.c_long(number), *map(_argument, arguments)), what)
 
 
+# Looked up before the fork, once for all children; other systems have none of them, and use none.
+_FUNCTIONS = {name: getattr(_libc, name, None) for name in ("capset", "mount", "prctl", "umount2", "unshare")}
+
+
 def call(name: str, *arguments: object) -> int:
     """A function of the C library, as `call("mount", ...)`."""
-    return check(getattr(_libc, name)(*map(_argument, arguments)), name)
+    function = _FUNCTIONS[name]
+    assert function is not None
+    return check(function(*map(_argument, arguments)), name)
 
 
 def _argument(value: object) -> object:
     return ctypes.c_long(value) if isinstance(value, int) else value
 
 
+_THIS_THREAD = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+_NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
@@ -66,5 +74,4 @@ def no_new_privileges() -> None:
 
 def drop_capabilities() -> None:
     """Gives up every capability in the process's own user namespace."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
-    call("capset", header, (ctypes.c_uint32 * 6)())
+    call("capset", _THIS_THREAD, _NO_CAPABILITIES)

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -23,27 +24,33 @@ class _Over(Exception):
 
 
 class Worker:
-    """Not safe for threads; its processes die with the thread that first used it.
+    """Not safe for threads; its processes are started by the starter's one thread, with which they die.
 
     No process that runs programs ever held a test, not even an earlier run's: they are forked from another zygote.
     """
 
-    def __init__(self, level: Level, limits: Limits) -> None:
+    def __init__(self, level: Level, limits: Limits, starter: Executor) -> None:
         self._level = level
         self._limits = limits
+        self._starter = starter
         self._processes: dict[Role, Process] = {}
 
     def run(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
-        """One outcome for each call, in order. Where the program itself fails or dies, the calls left share its outcome."""
+        """One outcome for each call, in order. Where the program itself fails or dies, the calls left share that."""
         outcomes: list[Outcome] = []
 
         def ask() -> None:
-            self._load(program, handles=False)
-            for call in calls:
+            first = [question for _, question in questions[:1]]  # goes along with the program, to save a round trip
+            candidate = self._begin("candidate", lambda: protocol.program(program, handles=False), *first)
+            self._greeting(candidate)
+            for number, (identity, question) in enumerate(questions):
                 begun = time.perf_counter()
-                kind, value, detail = self._call(call)
-                outcomes.append(self._outcome(kind, value, detail, time.perf_counter() - begun))
+                if number:
+                    candidate.send(question)
+                reply = protocol.answer(self._answer(candidate), identity)
+                outcomes.append(self._outcome(*_result(reply), time.perf_counter() - begun))
 
+        questions = [_question(call) for call in calls]
         begun = time.perf_counter()
         over = self._guarded(ask)
         output = self._end()
@@ -67,7 +74,8 @@ class Worker:
             self._processes.popitem()[1].close()
 
     def _judge(self, program: str, tests: str) -> tuple[str, str]:
-        names = self._load(program, handles=True)
+        candidate = self._begin("candidate", lambda: protocol.program(program, handles=True))
+        names = self._greeting(candidate)
         judge = self._begin("judge", lambda: protocol.tests(tests, names))
         while True:
             try:
@@ -82,43 +90,26 @@ class Worker:
             verdict = protocol.verdict(frame)
             if verdict is not None:
                 return verdict
-            judge.send(self._ask(frame))
+            candidate.send(frame)
+            judge.send(self._answer(candidate))
 
-    def _load(self, program: str, handles: bool) -> dict[str, str]:
-        candidate = self._begin("candidate", lambda: protocol.program(program, handles))
+    def _greeting(self, candidate: Process) -> dict[str, str]:
         greeting = protocol.greeting(self._answer(candidate))
         if isinstance(greeting, protocol.Failure):
             raise _Over(*_failure(greeting))
         return greeting
 
-    def _begin(self, role: Role, job: Callable[[], bytes]) -> Process:
+    def _begin(self, role: Role, job: Callable[[], bytes], *more: bytes) -> Process:
         try:
             frame = job()
         except Unrepresentable as error:
             raise _Over("fail", f"the source is too long: {error}") from None
         process = self._processes.get(role)
         if process is None:
-            process = self._processes[role] = start(self._level, role, self._limits)
+            process = self._processes[role] = self._starter.submit(start, self._level, role, self._limits).result()
         process.begin(self._limits.seconds)
-        process.send(frame)
+        process.send(frame, *more)
         return process
-
-    def _call(self, call: Call) -> tuple[Kind, Any, str]:
-        identity = protocol.new_id()
-        try:
-            question = protocol.call(identity, call.function, call.args, call.kwargs)
-        except Unrepresentable as error:
-            raise ValueError(f"an argument of {call.function} cannot be sent into the sandbox: {error}") from error
-        reply = protocol.answer(self._ask(question), identity)
-        if isinstance(reply, protocol.Failure):
-            kind, detail = _failure(reply)
-            return kind, None, detail
-        return "pass", reply[0], ""
-
-    def _ask(self, question: bytes) -> bytes:
-        candidate = self._processes["candidate"]
-        candidate.send(question)
-        return self._answer(candidate)
 
     def _answer(self, candidate: Process) -> bytes:
         try:
@@ -131,8 +122,11 @@ class Worker:
             work()
         except _Over as over:
             return over
-        except (Malformed, Flood) as error:
-            return _Over("tamper", str(error) or "a message larger than any of ours")
+        except Malformed as error:
+            return _Over("tamper", str(error))
+        except Flood:
+            self.close()
+            return _Over("tamper", "more or larger messages than any of ours")
         except Broken as error:
             self.close()
             return _Over("infrastructure", str(error))
@@ -142,17 +136,31 @@ class Worker:
         return None
 
     def _end(self) -> str:
-        """Ends what still runs, without waiting for the judge, and gives what the program printed."""
+        """Ends what still runs and gives what the program printed."""
         try:
-            for process in self._processes.values():
-                process.stop()
-            return self._processes["candidate"].output() if "candidate" in self._processes else ""
+            output = {role: process.stop() for role, process in self._processes.items()}
+            return output.get("candidate", "")
         except (Broken, Flood):
             self.close()
             return ""
 
     def _outcome(self, kind: Any, value: Any, detail: str, seconds: float) -> Outcome:
         return Outcome(kind, value, detail, "", seconds, self._level)
+
+
+def _question(call: Call) -> tuple[str, bytes]:
+    identity = protocol.new_id()
+    try:
+        return identity, protocol.call(identity, call.function, call.args, call.kwargs)
+    except Unrepresentable as error:
+        raise ValueError(f"an argument of {call.function} cannot be sent into the sandbox: {error}") from error
+
+
+def _result(reply: tuple[Any] | protocol.Failure) -> tuple[Kind, Any, str]:
+    if isinstance(reply, protocol.Failure):
+        kind, detail = _failure(reply)
+        return kind, None, detail
+    return "pass", reply[0], ""
 
 
 def _failure(failure: protocol.Failure) -> tuple[Kind, str]:

@@ -28,6 +28,7 @@ HEADER = struct.Struct("<BI")
 _CHUNK = 1 << 16
 _SETUP_S = 10.0  # until the first child's walls stand; those of later ones count towards their run
 _DEATH_S = 1.0  # how long a child that has closed its channel may take to die by itself
+_AHEAD = 2  # children that wait or build their walls: a run that follows at once finds them standing
 _NOTHING = memoryview(b"")
 
 _PRELOADED = (
@@ -111,19 +112,22 @@ class Zygote:
 
     def serve(self) -> None:
         """Serves run after run until the host closes its end."""
-        child = Child(self._settings, self._inside)
+        waiting = [Child(self._settings, self._inside)]
         try:
-            self._await_walls(child)
+            self._await_walls(waiting[0])
             self._tell(READY, b"")
             while True:
-                report = self._run(child, self._await_start())
+                while len(waiting) < _AHEAD:
+                    waiting.append(Child(self._settings, self._inside))
+                report = self._run(waiting[0], self._await_start())
                 self._tell(ENDED, json.dumps(report).encode())
                 self._incoming[:] = bytes(len(self._incoming))
                 self._outgoing[:] = bytes(len(self._outgoing))
-                child = Child(self._settings, self._inside)
+                del waiting[0]
                 self._reap()
         except (_HostGone, BrokenPipeError):
-            child.kill()
+            for child in waiting:
+                child.kill()
 
     def _await_walls(self, child: Child) -> None:
         ready, _, _ = select.select([child.channel], [], [], _SETUP_S)
@@ -171,8 +175,9 @@ class Zygote:
     def _run(self, child: Child, seconds: float) -> dict[str, Any]:
         """Relays until the run is over, kills the child, and tells how it ended.
 
-        A direction is read only when all that was read before is written, so that nobody can fill this process's memory,
-        and nothing here blocks but select, so that nobody can hold up the deadline.
+        A direction is read only when all that was read before is written, so that nobody can fill this process's
+        memory, and nothing here blocks but select, so that nobody can hold up the deadline. What was printed goes
+        before what was answered, unless more is printed than is kept.
         """
         deadline = time.monotonic() + seconds
         self._room = self._settings["output_kb"] << 10
@@ -182,27 +187,29 @@ class Zygote:
         while not report:
             reading = ([] if to_host else speaking) + ([] if to_child else [self._source])
             writing = ([self._sink] if to_host else []) + ([child.channel] if to_child else [])
-            readable, writable, _ = select.select(reading, writing, [], max(0.0, deadline - time.monotonic()))
-            if self._sink in writable:
-                to_host = to_host[os.write(self._sink, to_host) :]
-            if child.channel in writable:
+            left = deadline - time.monotonic()
+            readable, writable, _ = select.select(reading, writing, [], max(0.0, left))
+            if left <= 0:
+                report = {"how": "timeout"}
+            elif self._sink in writable:
+                to_host = _write(self._sink, to_host)
+            elif child.channel in writable:
                 to_child = _write(child.channel, to_child)
-            if self._source in readable:
+            elif self._source in readable:
                 to_child, stop = self._from_host()
-                report = {"how": "stopped"} if stop else report
-            elif child.channel in readable:
-                if not child.walled:
-                    failure = self._failure(child)
-                    report = {"how": "walls", "detail": failure} if failure else report
-                else:
-                    to_host = self._from_child(child.channel, DATA)
-                    report = report if to_host else {"how": "died", **child.death()}
-            elif child.output in readable:
+                to_child = _write(child.channel, to_child)
+                report = {"how": "stopped"} if stop else {}
+            elif child.output in readable and (self._room or child.channel not in readable):
                 to_host = self._from_child(child.output, OUTPUT)
                 speaking = speaking if to_host else [child.channel]
-                to_host = self._capped(to_host)
-            if time.monotonic() >= deadline and not report:
-                report = {"how": "timeout"}
+                to_host = _write(self._sink, self._capped(to_host))
+            elif child.channel in readable and not child.walled:
+                failure = self._failure(child)
+                report = {"how": "walls", "detail": failure} if failure else {}
+            elif child.channel in readable:
+                to_host = self._from_child(child.channel, DATA)
+                report = {} if to_host else {"how": "died", **child.death()}
+                to_host = _write(self._sink, to_host)
         self._flush(to_host)
         self._end(child, "status" in report)
         return report
@@ -211,7 +218,8 @@ class Zygote:
         """The next bytes for the child, and whether the host wants the run to end."""
         if not self._left:
             kind, self._left = HEADER.unpack(self._read(HEADER.size))
-            return _NOTHING, kind == STOP
+            if kind == STOP:
+                return _NOTHING, True
         got = self._receive(self._incoming[: min(self._left, _CHUNK)])
         self._left -= got
         return self._incoming[:got], False
@@ -249,13 +257,13 @@ class Zygote:
         self._dying = [pid for pid in self._dying if os.waitpid(pid, os.WNOHANG) == (0, 0)]
 
 
-def _write(channel: int, data: memoryview) -> memoryview:
-    """Writes what the child's end takes, and gives the rest back: nothing when it is closed."""
+def _write(descriptor: int, data: memoryview) -> memoryview:
+    """Writes as much as can be written at once, and gives the rest back: nothing when the child's end is closed."""
     try:
-        return data[os.write(channel, data) :]
+        return data[os.write(descriptor, data) :] if data else data
     except BlockingIOError:
         return data
-    except (BrokenPipeError, ConnectionResetError):  # its death is seen where it is read
+    except (BrokenPipeError, ConnectionResetError):  # the end of either is seen where it is read
         return _NOTHING
 
 
