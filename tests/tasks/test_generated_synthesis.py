@@ -8,6 +8,7 @@ from time import perf_counter
 from types import SimpleNamespace
 
 import pytest
+from in_process import InProcess
 
 from eco.sandbox import Sandbox
 from eco.tasks.generate.compose import LEVELS
@@ -18,21 +19,6 @@ from eco.tasks.generate.primitive import Step
 from eco.tasks.generate.primitives import dicts, lists, numbers, strings
 from eco.tasks.generate.program import same
 from eco.tasks.sets import synthesis
-
-
-class InProcess:
-    """Runs programs that we wrote ourselves as the sandbox would, but here and at once."""
-
-    def run(self, program, calls):
-        names = {}
-        exec(program, names)
-        return [self._outcome(names[call.function], call.args) for call in calls]
-
-    def _outcome(self, function, args):
-        try:
-            return SimpleNamespace(kind="pass", value=function(*args), detail="")
-        except Exception as error:
-            return SimpleNamespace(kind="fail", value=None, detail=repr(error))
 
 
 @pytest.fixture(scope="module")

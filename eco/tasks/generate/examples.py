@@ -39,16 +39,21 @@ def examples(rng: Random, function: Function) -> Examples | None:
     The special values are among the hidden ones, and of the bugs of `mutants` nearly all show in a hidden one. A
     function of which many bugs show on none of `_POOL` values, or of all numbers, has parts that hardly matter.
     """
-    given = draw(rng, function.kind, 200 if function.kind == "number" else _POOL)
-    pool = [Example(value, result) for value, result in zip(given, function.apply(given), strict=True)]
-    shown = _varied(pool[EDGES:], _SHOWN, 1)
-    rest = [example for example in pool if example not in shown]
+    values = pool(rng, function)
+    shown = _varied(values[EDGES:], _SHOWN, 1)
+    rest = [example for example in values if example not in shown]
     hidden = _varied(rest, _HIDDEN, _HIDDEN // 2)
     if not _show(mutants(function.signature + function.body), hidden, rest):
         return None
     if not differs([example.given for example in hidden], [example.expected for example in hidden], 0.7):
         return None
     return Examples(tuple(shown), tuple(hidden))
+
+
+def pool(rng: Random, function: Function) -> list[Example]:
+    """All numbers, or `_POOL` random values, in random order but for the first `EDGES`, which are the special ones."""
+    given = draw(rng, function.kind, 200 if function.kind == "number" else _POOL)
+    return [Example(value, result) for value, result in zip(given, function.apply(given), strict=True)]
 
 
 def _show(bugs: Sequence[str], hidden: list[Example], others: Sequence[Example]) -> bool:
@@ -81,12 +86,12 @@ def agrees(solve: Callable[[Any], Any], example: Example) -> bool:
         return False
 
 
-def _varied(pool: Sequence[Example], count: int, repeats: int) -> list[Example]:
-    """The first examples of the pool of which no more than `repeats` have the same result; then the first others."""
+def _varied(values: Sequence[Example], count: int, repeats: int) -> list[Example]:
+    """The first examples of which no more than `repeats` have the same result; then the first others."""
     times = Counter[str]()
     chosen: list[Example] = []
     others: list[Example] = []
-    for example in pool:
+    for example in values:
         result = written(example.expected)
         times[result] += 1
         (chosen if times[result] <= repeats else others).append(example)
