@@ -25,10 +25,11 @@ def prepare(settings: dict[str, Any]) -> None:
         _enter_own_root(settings)
     if settings["level"] == "full":
         seccomp.program(_FIRST, changes=True)  # made here, every child finds it
-    if settings["level"] == "no-userns":
+    elif settings["level"] != "weak":
         system.hide_memory()
         os.chdir("/")
-        landlock.restrict(settings["landlock"], [*settings["readable"], *_devices()], ["/dev/null"])
+        if settings["level"] == "no-userns" or landlock.version():  # a container has walls without it
+            landlock.restrict(landlock.version(), [*settings["readable"], *_devices()], ["/dev/null"])
 
 
 def _enter_own_root(settings: dict[str, Any]) -> None:
@@ -64,7 +65,6 @@ def isolate(settings: dict[str, Any]) -> None:
     os.setsid()
     if level != "weak":
         system.die_with_parent()
-        system.hide_memory()
     if level == "full":
         namespaces.map_user(65534, 65534)
         namespaces.leave()
@@ -74,7 +74,7 @@ def isolate(settings: dict[str, Any]) -> None:
         system.drop_capabilities()
         system.no_new_privileges()
         if level == "full":
-            landlock.restrict(settings["landlock"], [*settings["readable"], *_devices()], ["/dev/null", "/tmp"])
+            landlock.restrict(landlock.version(), [*settings["readable"], *_devices()], ["/dev/null", "/tmp"])
         seccomp.install(seccomp.program(os.getpid(), changes=level == "full"))
 
 

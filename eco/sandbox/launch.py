@@ -2,14 +2,15 @@
 
 import json
 import os
-import platform
+import secrets
 import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from eco.sandbox import landlock
 from eco.sandbox.limits import Limits
 from eco.sandbox.process import Process
 
@@ -23,32 +24,46 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PYTHONMALLOC": "pymall
 _FLAGS = ["-s", "-P", "-S", "-B"]
 """Like -I, but PYTHONHASHSEED is read; there is no other variable to ignore."""
 
+IMAGE = "python:3.11-slim"
+_ZYGOTE_MB, _ZYGOTE_PIDS = 128, 8  # what a container needs beside a run
+
 _ALWAYS = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/nix/store"]
 _DEVICES = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
 
 
-def command(level: Level, role: Role, limits: Limits) -> list[str]:
-    """The arguments of the process to start.
+@dataclass(frozen=True)
+class Launch:
+    """command: the arguments of the process to start. farewell: what must be run when it is ended, or nothing."""
 
-    Raises:
-        ValueError: the level cannot be had on this kind of machine.
-    """
-    bubblewrap = shutil.which("bwrap") if level == "full" else None
+    command: list[str]
+    environment: Mapping[str, str]
+    farewell: list[str]
+
+
+def launch(level: Level, role: Role, limits: Limits) -> Launch:
+    """How to start a zygote."""
+    settings = {"level": level, "role": role, "own_root": False, **limits.model_dump()}
+    if level == "docker":
+        return _docker(settings, limits)
     binds, links = _visible()
     masked = _masked(binds)
-    settings = {
-        "level": level,
-        "role": role,
-        "landlock": landlock.version() if platform.system() == "Linux" else 0,
-        "own_root": level == "full" and bubblewrap is None,
-        "binds": [*binds, str(FOLDER), *_DEVICES],
-        "links": links,
-        "masked": masked,
-        "readable": binds if level == "full" else _without(binds, masked),
-        **limits.model_dump(),
-    }
+    settings["readable"] = _without(binds, masked) if level == "no-userns" else binds
+    bubblewrap = shutil.which("bwrap") if level == "full" else None
+    if level == "full" and bubblewrap is None:
+        settings |= {"own_root": True, "binds": [*binds, str(FOLDER), *_DEVICES], "links": links, "masked": masked}
     python = [_interpreter(), *_FLAGS, str(FOLDER / "zygote.py"), json.dumps(settings)]
-    return _bubblewrap(bubblewrap, binds, links, masked) + python if bubblewrap else python
+    walls = _bubblewrap(bubblewrap, binds, links, masked) if bubblewrap else []
+    return Launch(walls + python, ENVIRONMENT, [])
+
+
+def start(level: Level, role: Role, limits: Limits) -> Process:
+    """A running zygote.
+
+    Raises:
+        Broken: the walls of the level do not stand.
+    """
+    how = launch(level, role, limits)
+    return Process(how.command, how.environment, how.farewell)
 
 
 def _interpreter() -> str:
@@ -119,10 +134,16 @@ def _bubblewrap(program: str, binds: list[str], links: dict[str, str], masked: l
     return [*arguments, "--remount-ro", "/"]
 
 
-def start(level: Level, role: Role, limits: Limits) -> Process:
-    """A running zygote.
-
-    Raises:
-        Broken: the walls of the level do not stand.
-    """
-    return Process(command(level, role, limits), ENVIRONMENT)
+def _docker(settings: dict[str, Any], limits: Limits) -> Launch:
+    """A container that lives as long as its zygote. Nothing in it can be written: runs could leave each other files."""
+    name = f"eco-sandbox-{secrets.token_hex(8)}"
+    memory = f"{limits.memory_mb + _ZYGOTE_MB}m"
+    settings["readable"] = ["/usr", "/lib", "/etc/ld.so.cache"]
+    walls = ["--network", "none", "--ipc", "none", "--read-only", "--cap-drop", "ALL", "--user", "65534:65534"]
+    walls += ["--security-opt", "no-new-privileges", "--memory", memory, "--memory-swap", memory]
+    walls += ["--pids-limit", str(limits.threads + _ZYGOTE_PIDS), "--volume", f"{FOLDER}:/sandbox:ro"]
+    for variable, value in ENVIRONMENT.items():
+        walls += ["--env", f"{variable}={value}"]
+    python = ["python", *_FLAGS, "/sandbox/zygote.py", json.dumps(settings)]
+    command = ["docker", "run", "--rm", "--interactive", "--name", name, *walls, IMAGE, *python]
+    return Launch(command, os.environ, ["docker", "kill", name])

@@ -96,10 +96,12 @@ def own_root(binds: list[str], masked: list[str], links: dict[str, str]) -> None
     os.chdir("/")
     call("umount2", b"/old", _DETACH)
     os.rmdir("/old")
-    _read_only()
+    for path in ["/", *binds]:  # not /proc, where the maps of users are written
+        _read_only(path)
 
 
-def _read_only() -> None:
+def _read_only(path: str) -> None:
     # Unlike a remount, this only adds a flag: flags of the outer mounts that are locked stay as they are.
     attributes = (ctypes.c_uint64 * 4)(1, 0, 0, 0)  # MOUNT_ATTR_RDONLY
-    syscall(_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, attributes, 32, what="mount_setattr")
+    recursive = _AT_RECURSIVE if path != "/" else 0
+    syscall(_MOUNT_SETATTR, _AT_FDCWD, path.encode(), recursive, attributes, 32, what=f"mount_setattr {path}")

@@ -6,6 +6,7 @@ import select
 import struct
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eco.sandbox.protocol import FRAME
@@ -43,11 +44,14 @@ class Ended(Exception):
 class Process:
     """A running zygote. Not safe for threads; it dies with the thread that started it."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, command: list[str], environment: Mapping[str, str], farewell: list[str]) -> None:
         """
+        farewell: a command to run when the process has been ended, as a container outlives its client.
+
         Raises:
             Broken: it did not start, or its walls do not stand; the message says why.
         """
+        self._farewell = farewell
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -121,6 +125,8 @@ class Process:
         """Ends the process and everything in it."""
         self._process.kill()
         self._process.wait()
+        if self._farewell:
+            subprocess.run(self._farewell, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()

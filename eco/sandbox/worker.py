@@ -43,12 +43,13 @@ class Worker:
             first = [question for _, question in questions[:1]]  # goes along with the program, to save a round trip
             candidate = self._begin("candidate", lambda: protocol.program(program, handles=False), *first)
             self._greeting(candidate)
+            since = begun
             for number, (identity, question) in enumerate(questions):
-                begun = time.perf_counter()
                 if number:
+                    since = time.perf_counter()
                     candidate.send(question)
                 reply = protocol.answer(self._answer(candidate), identity)
-                outcomes.append(self._outcome(*_result(reply), time.perf_counter() - begun))
+                outcomes.append(self._outcome(*_result(reply), time.perf_counter() - since))
 
         questions = [_question(call) for call in calls]
         begun = time.perf_counter()
@@ -74,6 +75,7 @@ class Worker:
             self._processes.popitem()[1].close()
 
     def _judge(self, program: str, tests: str) -> tuple[str, str]:
+        self._process("judge")  # a start would take from the program's time
         candidate = self._begin("candidate", lambda: protocol.program(program, handles=True))
         names = self._greeting(candidate)
         judge = self._begin("judge", lambda: protocol.tests(tests, names))
@@ -104,12 +106,15 @@ class Worker:
             frame = job()
         except Unrepresentable as error:
             raise _Over("fail", f"the source is too long: {error}") from None
-        process = self._processes.get(role)
-        if process is None:
-            process = self._processes[role] = self._starter.submit(start, self._level, role, self._limits).result()
+        process = self._process(role)
         process.begin(self._limits.seconds)
         process.send(frame, *more)
         return process
+
+    def _process(self, role: Role) -> Process:
+        if role not in self._processes:
+            self._processes[role] = self._starter.submit(start, self._level, role, self._limits).result()
+        return self._processes[role]
 
     def _answer(self, candidate: Process) -> bytes:
         try:
