@@ -139,7 +139,7 @@ class _Packer:
             raise _too_large(self._size)
 
     def _inside(self, container: Any, members: Collection[Any]) -> list[Any]:
-        self._spend(2 + len(members))
+        self._spend(1 + len(members))
         if len(self._open) == DEPTH:
             looped = id(container) in self._open
             raise TooLarge("the value contains itself" if looped else f"more than {DEPTH} containers in each other")
