@@ -33,7 +33,7 @@ class Search(Config):
         16, "Steps of a noisy path, which leaves the first one so many before the end.", ge=1
     )
     latent_noise: float = setting(
-        0.3, "Standard deviation of the noise, in units of the state's root mean square.", ge=0
+        0.3, "Standard deviation of the noise, in units of the state's root mean square.", ge=0, le=10
     )
     seed: int = setting(0, "Same seed: same noise.", ge=0)
 

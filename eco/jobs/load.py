@@ -17,7 +17,7 @@ from eco.inference.sampling import Sampling
 from eco.inference.search import Answer, Search, solve
 from eco.jobs.language import language_model
 from eco.jobs.output import checkpoints_of
-from eco.jobs.puzzles import puzzle_model, read_identifiers, task_of
+from eco.jobs.puzzles import fit_of, puzzle_model, read_identifiers, task_of
 from eco.models.contract import LanguageModel, Model, RecursiveModel
 from eco.observe.run import existing_run
 from eco.recipe import Recipe
@@ -84,15 +84,16 @@ def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") 
     machine.prepare()
     paths = existing_run(run)
     recipe = recipes.load(str(paths.recipe))
-    parts = open_checkpoints(run).load(_choose(run, str(checkpoint))).parts
-    step, target = parts["trainer"]["step"], resolve_device(device)
+    checkpoints, chosen, target = open_checkpoints(run), _choose(run, str(checkpoint)), resolve_device(device)
     if isinstance(recipe.data, PuzzleConfig):
         task, identifiers = task_of(recipe), read_identifiers(paths)
-        solver = _filled(puzzle_model(recipe, task, identifiers, target), parts)
-        return TrainedSolver(paths.path, recipe, task, solver, identifiers, step)
+        solver = puzzle_model(recipe, task, identifiers, target)
+        loaded = checkpoints.load(chosen, fit_of(recipe, solver, identifiers))  # other names would be other rows
+        return TrainedSolver(paths.path, recipe, task, _filled(solver, loaded.parts), identifiers, loaded.step)
     tokenizer = Tokenizer.load(paths.tokenizer)
-    model = _filled(language_model(recipe, tokenizer, target), parts)
-    return Trained(paths.path, recipe, tokenizer, model, step)
+    loaded = checkpoints.load(chosen)
+    model = _filled(language_model(recipe, tokenizer, target), loaded.parts)
+    return Trained(paths.path, recipe, tokenizer, model, loaded.step)
 
 
 def load_solver(run: str | Path, checkpoint: str | int = "best") -> TrainedSolver:

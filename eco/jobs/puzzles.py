@@ -57,13 +57,7 @@ class PuzzleWork(Work):
         return quick_measure(self.model, self._held_out, rows, precision, self._recipe.train.eval_windows)
 
     def fit(self) -> dict[str, Any]:
-        names = "\n".join(self._puzzles.test.identifiers)
-        return {
-            "model": self.model.config.model_dump(mode="json"),
-            "identifiers": xxhash.xxh3_128_hexdigest(names.encode()),
-            "optimizer": self._recipe.optimizer.name,
-            "precision_scaler": self._recipe.train.precision == "fp16",
-        }
+        return fit_of(self._recipe, self.model, self._puzzles.test.identifiers)
 
     def describe(self, run: RunPaths) -> list[Path]:
         write_json(run.identifiers, list(self._puzzles.test.identifiers))
@@ -116,6 +110,17 @@ def puzzle_model(recipe: Recipe, task: PuzzleTask, identifiers: Sequence[str], d
     model = build_model(find("models", config.family).build, config.model_copy(update=sizes), recipe.train.seed, device)
     assert isinstance(model, RecursiveModel), "a PuzzleModelConfig builds a RecursiveModel"
     return model
+
+
+def fit_of(recipe: Recipe, model: RecursiveModel, identifiers: Sequence[str]) -> dict[str, Any]:
+    """See `Work.fit`."""
+    digest = xxhash.xxh3_64_hexdigest("\n".join(identifiers).encode())
+    return {
+        "model": model.config.model_dump(mode="json"),
+        "the list of names in the puzzle table": f"{digest} ({len(identifiers)} names)",
+        "optimizer": recipe.optimizer.name,
+        "precision_scaler": recipe.train.precision == "fp16",
+    }
 
 
 def read_identifiers(run: RunPaths) -> tuple[str, ...]:

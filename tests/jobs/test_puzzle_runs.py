@@ -1,6 +1,7 @@
 """Runs that train on puzzles: samples that are carried on, exact resume, the figures of `eco eval`, wrong settings."""
 
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -153,3 +154,10 @@ def test_commands_of_the_other_kind_say_which_one_fits(eco, run, tiny, tmp_path,
     words = ["--prompt", "x"] if command == "generate" else ["--puzzle", tiny]
     done = eco(command, other, *words)
     assert done.returncode == 1 and message in done.stderr
+
+
+def test_other_names_in_the_puzzle_table_are_refused(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "identifiers.json").write_text('["<blank>", "another"]')
+    with pytest.raises(ValueError, match=r"the list of names in the puzzle table is .*\(1 names\).* and .*\(2 names\)"):
+        package.load(tmp_path / "run")

@@ -188,11 +188,12 @@ class Arc(PuzzleTask):
         return np.random.default_rng((self.config.seed, int.from_bytes(digest)))
 
     def _fitting(self, task: ArcTask) -> ArcTask:
+        whose = f"ARC task {task.name}".rstrip()
         for number, pair in enumerate(task.asked, 1):
             if max(pair.input.shape) > self.config.size:
                 raise ValueError(
-                    f"ARC task {task.name}: test pair {number}: the input is {_by(pair.input)}, the largest grid of "
-                    f"this model {self.config.size} x {self.config.size}; train one with a larger data.size"
+                    f"{whose}: test pair {number}: the input is {_by(pair.input)}, the largest grid of this model "
+                    f"{self.config.size} x {self.config.size}; train one with a larger data.size"
                 )
         return task
 
