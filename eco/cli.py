@@ -12,6 +12,7 @@ COMMANDS = {
     "generate": "let a trained model continue a prompt",
     "eval": "measure a trained model on what was held out",
     "solve": "let a trained model solve a puzzle, and draw how",
+    "sandbox": "how well this machine can contain untrusted code; `eco sandbox test` attacks it",
     "plot": "draw a run's curves as PNG files",
     "checkpoints": "list or verify the checkpoints of a run",
     "recipes": "list the recipes that ship with Eco",
