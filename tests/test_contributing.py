@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import eco as package
+from eco.sandbox import Sandbox
+from eco.tasks.sets import open_tasks
 
 PAGE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 BLOCKS = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE.read_text(), re.DOTALL))
@@ -33,13 +35,14 @@ SMALL = {
 }
 
 
-def test_there_are_five_blocks():
+def test_there_are_six_blocks():
     assert sorted(BLOCKS) == [
         "bigram.yaml",
         "eco/data/sources/sums.py",
         "eco/models/bigram.py",
         "eco/optim/momentum.py",
         "eco/tasks/puzzles/mirror.py",
+        "eco/tasks/sets/backwards.py",
     ]
 
 
@@ -71,3 +74,12 @@ def test_the_puzzle_is_learnt_and_solved(tmp_path):
     assert answer.question.inputs.tolist() == [4, 2, 5, 2]
     with pytest.raises(ValueError, match="line 1: '31415' is not 4 digits"):
         package.load(tmp_path / "run").solve("31415")
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_the_tasks_know_their_solutions_and_keep_their_splits_apart():
+    with Sandbox("weak") as sandbox:
+        train, held_out = (open_tasks("backwards:2", split, 40) for split in ("train", "held_out"))
+        assert all(task.check(task.solution(), sandbox).outcome == "pass" for task in train)
+        assert {task.check(" xyz", sandbox).outcome for task in train} == {"fail"}
+    assert not {task.prompt for task in train} & {task.prompt for task in held_out}
