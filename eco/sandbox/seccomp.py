@@ -62,6 +62,7 @@ _SPECIAL = {
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE_THREAD, _NEW_NAMESPACES = 0x00010000, 0x7E020080
 _AF_UNIX, _PR_SET_NAME, _PR_GET_NAME = 1, 15, 16
+_STREAMS = [1 | flags for flags in (0, 0x800, 0x80000, 0x80800)]  # SOCK_STREAM with SOCK_NONBLOCK and SOCK_CLOEXEC
 _F_DUPFD, _F_SETFL, _F_DUPFD_CLOEXEC, _F_GETPIPE_SZ = 0, 4, 1030, 1032
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX
 _UNKNOWN = 463
@@ -94,7 +95,7 @@ def program(pid: int, changes: bool) -> bytes:
         special["prlimit64"]: _allow_if(0, [0, pid]),
         special["ioctl"]: _allow_if(1, _IOCTLS),
         special["fcntl"]: _allow_if(1, commands),
-        special["socketpair"]: _allow_if(0, [_AF_UNIX]),
+        special["socketpair"]: _stream_pairs(),
         special["prctl"]: _allow_if(0, [_PR_SET_NAME, _PR_GET_NAME]),
         special["clone"]: _only_threads(),
         special["clone3"]: [_refuse(errno.ENOSYS)],  # its flags lie in memory, out of a filter's reach
@@ -154,6 +155,12 @@ def _allow_if(argument: int, values: Iterable[int]) -> _Code:
     for value in values:
         code += [_instruction(_EQUAL, 0, 1, value), _return(_ALLOW)]
     return [*code, _refuse(errno.EPERM)]
+
+
+def _stream_pairs() -> _Code:
+    """Either end of a pair of datagram sockets could send to any socket of the host that it can name."""
+    family = [_instruction(_LOAD, value=16), _instruction(_EQUAL, 1, 0, _AF_UNIX), _refuse(errno.EPERM)]
+    return family + _allow_if(1, _STREAMS)
 
 
 def _only_threads() -> _Code:

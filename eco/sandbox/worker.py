@@ -15,6 +15,9 @@ from eco.sandbox.outcome import Call, Kind, Outcome
 from eco.sandbox.process import Broken, Ended, Flood, Process
 
 
+_DETAIL = 1000  # characters of an outcome's detail
+
+
 class _Over(Exception):
     """The run is over before its time."""
 
@@ -150,7 +153,7 @@ class Worker:
             return ""
 
     def _outcome(self, kind: Any, value: Any, detail: str, seconds: float) -> Outcome:
-        return Outcome(kind, value, detail, "", seconds, self._level)
+        return Outcome(kind, value, _line(detail), "", seconds, self._level)
 
 
 def _question(call: Call) -> tuple[str, bytes]:
@@ -184,5 +187,18 @@ def _ending(ended: Ended, limits: Limits) -> tuple[Kind, str]:
         return "timeout", f"more than {limits.cpu_seconds} s of processor time"
     if ended.status == -signal.SIGKILL:
         return "memory", "the system killed it, as it does when memory runs out"
-    how = signal.Signals(-ended.status).name if ended.status < 0 else f"status {ended.status}"
-    return "crash", f"the process ended with {how}"
+    return "crash", f"the process ended with {_status(ended.status)}"
+
+
+def _status(status: int) -> str:
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:  # the real-time signals have no names
+        return f"signal {-status}"
+
+
+def _line(detail: str) -> str:
+    """Words that a program may have chosen, as one line of a log: without line breaks and codes for terminals."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in detail[:_DETAIL])
