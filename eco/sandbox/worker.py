@@ -14,7 +14,6 @@ from eco.sandbox.limits import Limits
 from eco.sandbox.outcome import Call, Kind, Outcome
 from eco.sandbox.process import Broken, Ended, Flood, Process
 
-
 _DETAIL = 1000  # characters of an outcome's detail
 
 
