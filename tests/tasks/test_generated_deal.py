@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from eco.plugins import find
 
-FAMILIES = ("arithmetic", "expressions", "synthesis", "repair")
+FAMILIES = ("arithmetic", "expressions", "prediction", "synthesis", "repair")
 LEVELS = (1, 2, 3)
 
 
