@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from time import perf_counter
 
 import pytest
@@ -128,3 +129,9 @@ def test_a_thousand_tasks_a_second():
     arithmetic.tasks("train", 2000, level=6)
     arithmetic.tasks("held_out", 2000, level=6)
     assert perf_counter() - start < 4
+
+
+@pytest.mark.parametrize("level", [1, 2, 6])
+def test_no_single_answer_to_expressions_is_right_often(level):
+    answers = Counter(task.answer for task in expressions.tasks("train", 300, level=level, seed=4))
+    assert answers.most_common(1)[0][1] < 0.15 * 300

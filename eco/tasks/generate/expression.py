@@ -38,12 +38,14 @@ def operate(symbol: str, left: int | Operation, right: int | Operation) -> Opera
 
 
 def grow(rng: Random, operators: int, largest: int) -> int | Operation:
-    """A random tree with so many operators over literals from 0 to `largest`; divisors are literals from 2 to 12."""
+    """A random tree with so many operators over literals from 1 to `largest`; divisors are literals from 2 to 12, and
+    never larger than what they divide: that would give a 0, or nothing new."""
     if operators == 0:
-        return rng.randint(0, largest)
+        return rng.randint(1, largest)
     symbol = rng.choice(tuple(_OPERATORS))
     if symbol in ("//", "%"):
-        return operate(symbol, grow(rng, operators - 1, largest), rng.randint(2, 12))
+        left, divisor = grow(rng, operators - 1, largest), rng.randint(2, 12)
+        return operate(symbol if abs(value(left)) >= divisor else "+", left, divisor)
     before = rng.randrange(operators)
     left, right = grow(rng, before, largest), grow(rng, operators - 1 - before, largest)
     grown = operate(symbol, left, right)

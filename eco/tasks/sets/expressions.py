@@ -1,6 +1,6 @@
 """Expressions in several steps, many of them modular: `Compute (3 + 5) * 2 % 7`
 
-Level n has n + 1 operators, on numbers below 10 n; divisors and moduli are from 2 to 12.
+Level n has n + 1 operators, on numbers from 1 to 10 n - 1; divisors and moduli are from 2 to 12.
 """
 
 from random import Random
