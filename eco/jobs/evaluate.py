@@ -1,43 +1,74 @@
-"""Measures a trained model on everything that was held out from its training."""
+"""Measures a trained model: on everything that was held out from its training, and on tasks."""
 
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eco.config import Config
 from eco.data.prepare import prepare
 from eco.data.puzzles.stream import PuzzleExamples
 from eco.data.tokenizer import TokenizerConfig
 from eco.evaluation.held_out import held_out_loss, spread
 from eco.evaluation.puzzles import measure
 from eco.evaluation.search import accuracy_by_paths
+from eco.evaluation.tasks import Sample, SetName, TaskSettings, draw_and_check, has_room, summarize
+from eco.files import replacing
 from eco.inference.search import Search
 from eco.jobs.language import text_of
 from eco.jobs.load import Trained, TrainedSolver, load
 from eco.jobs.puzzles import puzzles_of
 from eco.observe.run import existing_run
+from eco.sandbox import Sandbox
+from eco.tasks.contract import Task
 from eco.tasks.dataset import open_puzzles
 from eco.training.precision import Precision
 
 
-def evaluate(run: str | Path, checkpoint: str | int = "best", **search: Any) -> dict[str, Any]:
+def evaluate(run: str | Path, checkpoint: str | int = "best", **settings: Any) -> dict[str, Any]:
     """One checkpoint's figures over all that was held out; `run` and `step` say which checkpoint.
 
-    A language model: loss in nats a token, perplexity, bits per byte. A model of puzzles: see
-    `eco.evaluation.puzzles.measure`; `search` are fields of `eco.inference.search.Search`, and with more than one path
-    `accuracy_by_paths` is added.
+    A language model: loss in nats a token, perplexity, bits per byte. With `settings`, fields of
+    `eco.evaluation.tasks.TaskSettings`, also `task_sets`: for each set what `eco.evaluation.tasks.summarize` reports,
+    the `sandbox` level that was reached and the `seconds` it took; and `lm_eval`: what that harness reports.
+
+    A model of puzzles: see `eco.evaluation.puzzles.measure`; `settings` are fields of `eco.inference.search.Search`,
+    and with more than one path `accuracy_by_paths` is added.
 
     Raises:
-        ValueError: no such run or checkpoint, its data are no longer there, or a search is asked of a language model.
+        ValueError: no such run or checkpoint, its data are no longer there, settings for another kind of model; tasks
+            that cannot be had, a sandbox that cannot, or nothing that could be judged.
     """
     trained = load(run, checkpoint)
     if isinstance(trained, TrainedSolver):
-        figures = _of_puzzles(trained, Search(**search))
-    elif search:
-        raise ValueError(f"{run} trained a language model; {', '.join(search)} are for models of puzzles")
+        _refuse(settings, TaskSettings, Search, f"{run} trained on puzzles, and these are for language models")
+        figures = _of_puzzles(trained, Search(**settings))
     else:
-        figures = _of_text(trained)
+        _refuse(settings, Search, TaskSettings, f"{run} trained a language model, and these are for models of puzzles")
+        figures = _of_language(trained, TaskSettings(**settings) if settings else None)
     return {"run": str(trained.path), "step": trained.step, **figures}
+
+
+def _refuse(settings: Mapping[str, Any], other: type[Config], own: type[Config], why: str) -> None:
+    if foreign := settings.keys() & other.model_fields.keys() - own.model_fields.keys():
+        raise ValueError(f"{why}: {', '.join(sorted(foreign))}")
+
+
+def _of_language(trained: Trained, settings: TaskSettings | None) -> dict[str, Any]:
+    if settings is None:
+        return _of_text(trained)
+    settings.check()
+    sets = {name: _open(trained, name, settings) for name in settings.sets}
+    figures: dict[str, Any] = _of_text(trained)
+    if sets:
+        figures["task_sets"] = _of_tasks(trained, sets, settings)
+    if settings.harness:
+        figures["lm_eval"] = _of_harness(trained, settings)
+    return figures
 
 
 def _of_text(trained: Trained) -> dict[str, Any]:
@@ -63,3 +94,63 @@ def _of_puzzles(trained: TrainedSolver, search: Search) -> dict[str, Any]:
     if search.latent_num_paths > 1:
         figures["accuracy_by_paths"] = accuracy_by_paths(trained.model, held_out, search, rows, precision)
     return figures
+
+
+def _open(trained: Trained, name: str, settings: TaskSettings) -> list[Task]:
+    tasks = SetName.parse(name).tasks(settings.count, settings.seed)
+    if not any(has_room(trained.engine, task) for task in tasks):
+        raise ValueError(
+            f"{name}: the prompts of all {len(tasks)} tasks are longer than the model's context of "
+            f"{trained.model.config.context} tokens, so that it can complete none"
+        )
+    return tasks
+
+
+def _of_tasks(trained: Trained, sets: Mapping[str, list[Task]], settings: TaskSettings) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    with Sandbox(settings.sandbox) as sandbox, _keeper(settings.out) as keep:
+        for name, tasks in sets.items():
+            start = time.monotonic()
+            samples = draw_and_check(trained.engine, tasks, sandbox, settings)
+            seconds = time.monotonic() - start
+            keep(name, samples)
+            summary = summarize(samples, settings.ks, settings.seed)
+            figures[name] = {**summary, "sandbox": sandbox.level, "seconds": seconds}
+    return figures
+
+
+def _of_harness(trained: Trained, settings: TaskSettings) -> dict[str, Any]:
+    from eco.evaluation.lm_eval import measure as harness  # needs an extra, and seconds to import
+
+    precision = Precision(trained.recipe.train.precision, next(trained.model.parameters()).device)
+    return harness(trained.engine, precision, settings.harness, settings.count)
+
+
+@contextmanager
+def _keeper(path: str | None) -> Iterator[Callable[[str, list[list[Sample]]], None]]:
+    """Gives a function that writes the completions of a set with their verdicts; the file is there at the end."""
+    if path is None:
+        yield lambda _name, _samples: None
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(Path(path)) as file:
+
+        def keep(name: str, samples: list[list[Sample]]) -> None:
+            for of_task in samples:
+                for number, sample in enumerate(of_task):
+                    file.write(json.dumps({"set": name, "sample": number, **_row(sample)}) + "\n")
+
+        yield keep
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    completion = sample.completion
+    return {
+        "task": sample.task.name,
+        "prompt": sample.task.prompt,
+        "completion": completion.text if completion else "",
+        "finish": completion.finish if completion else None,
+        "outcome": sample.verdict.outcome,
+        "score": sample.verdict.score,
+        "detail": sample.verdict.detail,
+    }

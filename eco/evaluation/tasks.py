@@ -1,0 +1,209 @@
+"""How often a language model solves tasks in words: completions are drawn, judged in the sandbox, and counted."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import field_validator
+
+from eco import plugins
+from eco.config import LocalPath, setting
+from eco.evaluation.pass_at_k import Checked, mean_pass_at_k
+from eco.inference.completion import Completion
+from eco.inference.engine import Engine
+from eco.inference.sampling import Sampling
+from eco.sandbox import Level, Sandbox
+from eco.tasks.contract import Task
+from eco.tasks.verdict import Verdict
+
+_PUBLISHED = ("humaneval", "mbpp", "gsm8k")
+"""Sets with an end, of which all tasks are taken where no number is given."""
+
+_MADE = 50
+"""Tasks of a generated set, where no number is given."""
+
+_ROWS = 512
+"""Completions drawn at a time; those before are judged meanwhile."""
+
+
+class SetName(NamedTuple):
+    """A set of tasks as it is named on the command line: NAME[:LEVEL][@PATH]."""
+
+    name: str
+    level: int
+    path: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "SetName":
+        """
+        Raises:
+            ValueError: the text is no such name.
+        """
+        found = re.fullmatch(r"(\w+)(?::([0-9]{1,9}))?(?:@(.+))?", text.strip())
+        if found is None:
+            raise ValueError(f"{text!r} is no set of tasks; write NAME, NAME:LEVEL or NAME@PATH, such as synthesis:2")
+        return cls(found[1], int(found[2] or 1), found[3])
+
+    def tasks(self, count: int, seed: int) -> list[Task]:
+        """The held-out tasks of the set. count: how many at most; 0: all of a published set, 50 of a generated one.
+
+        Raises:
+            ValueError: no such set, or it cannot serve this; or it has no task.
+        """
+        module = plugins.find("tasks.sets", self.name)
+        most = count or (2**31 if self.name in _PUBLISHED else _MADE)
+        tasks: list[Task] = module.tasks("held_out", most, level=self.level, seed=seed, path=self.path)
+        if not tasks:
+            raise ValueError(f"{self.name} has no held-out task, so nothing can be measured on it")
+        return tasks
+
+
+class TaskSettings(Sampling):
+    """The choices of a measurement on tasks, with those of the sampling. The seed also chooses among the tasks."""
+
+    tasks: str = setting("", "Sets of tasks to measure on, NAME[:LEVEL][@PATH], separated by commas.")
+    lm_eval: str = setting("", "Tasks of lm-evaluation-harness, names or YAML files, separated by commas.")
+    samples: int = setting(1, "Completions of each task.", ge=1)
+    k: str = setting("1", "For which k to report pass@k, separated by commas.")
+    count: int = setting(0, "Most tasks of a set; 0: all of a published set, 50 of a generated one.", ge=0)
+    sandbox: Level | None = setting(None, "How untrusted programs are walled in; None: the best that can be had here.")
+    out: LocalPath | None = setting(None, "A file for every completion with its verdict, as JSON lines.")
+
+    @field_validator("k", mode="before")
+    @classmethod
+    def _as_text(cls, k: Any) -> Any:
+        return str(k) if isinstance(k, int) else ",".join(map(str, k)) if isinstance(k, list | tuple) else k
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: what is asked for cannot be measured.
+        """
+        if not self.sets and not self.harness:
+            raise ValueError("on which tasks? name sets of tasks by --tasks, or tasks of lm-eval by --lm-eval")
+        if len(set(self.sets)) < len(self.sets):
+            raise ValueError(f"--tasks {self.tasks} names a set twice")
+        if max(self.ks) > self.samples:
+            raise ValueError(
+                f"pass@{max(self.ks)} cannot be told from {self.samples} samples of a task; give --samples "
+                f"{max(self.ks)} or more"
+            )
+        if self.temperature == 0 and self.samples > 1:
+            raise ValueError(
+                f"at temperature 0 all {self.samples} samples of a task would be the same; give --samples 1, or a "
+                "temperature"
+            )
+
+    @property
+    def sets(self) -> list[str]:
+        """The names, each as it was written."""
+        names = [name.strip() for name in self.tasks.split(",")] if self.tasks else []
+        for name in names:
+            SetName.parse(name)
+        return names
+
+    @property
+    def harness(self) -> list[str]:
+        """The tasks of lm-eval."""
+        return [name.strip() for name in self.lm_eval.split(",") if name.strip()]
+
+    @property
+    def ks(self) -> list[int]:
+        """Each k once, in rising order."""
+        if not re.fullmatch(r"\s*[1-9][0-9]{0,8}\s*(,\s*[1-9][0-9]{0,8}\s*)*", self.k):
+            raise ValueError(f"--k {self.k} is no list of whole numbers above 0, such as 1,10")
+        return sorted({int(number) for number in self.k.split(",")})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A completion of a task with its verdict. completion: None where the prompt left no room for one."""
+
+    task: Task
+    completion: Completion | None
+    verdict: Verdict
+
+
+def has_room(engine: Engine, task: Task) -> bool:
+    """Whether the model's context holds the prompt and a token more."""
+    return len(engine.tokenizer.encode(task.prompt)) < engine.model.config.context
+
+
+def draw_and_check(
+    engine: Engine, tasks: Sequence[Task], sandbox: Sandbox, settings: TaskSettings
+) -> list[list[Sample]]:
+    """`settings.samples` judged completions of each task, in the order of the tasks.
+
+    Verdicts are made over the sandbox's pool while the next completions are drawn. A prompt that fills the model's
+    context counts as failed: the model cannot do that task.
+    """
+    pool = ThreadPoolExecutor(sandbox.workers, "check")
+    try:
+        pending: list[list[Future[Sample]]] = [[] for _ in tasks]
+        for index, completion in _completions(engine, tasks, settings):
+            pending[index].append(pool.submit(_checked, tasks[index], completion, sandbox))
+        return [[sample.result() for sample in of_task] for of_task in pending]
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl+C the queued ones are not wanted any more
+
+
+def summarize(samples: Sequence[Sequence[Sample]], ks: Sequence[int], seed: int) -> dict[str, Any]:
+    """The figures of a set: the judged completions of each of its tasks -> name -> figure.
+
+    `tasks` and `samples`, how many were judged; `pass_at`, for each k `value`, `low`, `high` (the bootstrap's 95 %
+    interval over tasks) and `tasks`, on how many it rests; `score`, the mean score of a completion; `outcomes`, the
+    share of each outcome among the judged completions; `no_room`, of how many tasks the prompt alone fills the model's
+    context, so that they count as failed. Those that the sandbox could not judge are in none of these:
+    `infrastructure` says how many there were, `not_judged` names the tasks that have no other.
+
+    Raises:
+        ValueError: nothing was judged, or too little for some k.
+    """
+    verdicts = [[sample.verdict for sample in of_task] for of_task in samples]
+    judged = [[verdict for verdict in of_task if verdict.outcome != "infrastructure"] for of_task in verdicts]
+    all_judged = [verdict for of_task in judged for verdict in of_task]
+    if not all_judged:
+        reason = next((f": {verdict.detail}" for of_task in verdicts for verdict in of_task), "")
+        raise ValueError(f"no completion could be judged, so there is nothing to report{reason}")
+    checked = [Checked(len(of_task), sum(v.outcome == "pass" for v in of_task)) for of_task in judged if of_task]
+    outcomes = Counter(verdict.outcome for verdict in all_judged)
+    return {
+        "tasks": len(checked),
+        "samples": len(all_judged),
+        "pass_at": {str(k): mean_pass_at_k(checked, k, seed)._asdict() for k in ks},
+        "score": float(np.mean([verdict.score for verdict in all_judged])),
+        "outcomes": {outcome: count / len(all_judged) for outcome, count in outcomes.most_common()},
+        "no_room": sum(of_task[0].completion is None for of_task in samples),
+        "infrastructure": sum(map(len, verdicts)) - len(all_judged),
+        "not_judged": [of_task[0].task.name for of_task, ok in zip(samples, judged, strict=True) if not ok],
+    }
+
+
+def _checked(task: Task, completion: Completion | None, sandbox: Sandbox) -> Sample:
+    if completion is None:
+        return Sample(task, None, Verdict("fail", 0.0, "the prompt fills the model's context"))
+    return Sample(task, completion, task.check(completion.text, sandbox))
+
+
+def _completions(
+    engine: Engine, tasks: Sequence[Task], settings: TaskSettings
+) -> Iterator[tuple[int, Completion | None]]:
+    """Each completion with the number of its task; None for each that there is no room for."""
+    by_stop: dict[tuple[str, ...], list[int]] = {}
+    for index, task in enumerate(tasks):
+        if has_room(engine, task):
+            by_stop.setdefault(settings.stop + task.stop, []).append(index)
+        else:
+            yield from [(index, None)] * settings.samples
+    together = max(1, _ROWS // settings.samples)
+    for stop, indices in by_stop.items():
+        sampling = settings.model_copy(update={"stop": stop})
+        for first in range(0, len(indices), together):
+            chosen = indices[first : first + together]
+            drawn = engine.generate([tasks[index].prompt for index in chosen], sampling, settings.samples)
+            for index, completions in zip(chosen, drawn, strict=True):
+                yield from ((index, completion) for completion in completions)
