@@ -80,7 +80,7 @@ class Sandbox:
         return await asyncio.wrap_future(self._pool.submit(self.judge, program, tests))
 
     def close(self) -> None:
-        """Waits for runs that have begun, drops those that have not, and ends every process."""
+        """Ends every process. What still runs for another thread comes to an `infrastructure` outcome."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ def _columns(jobs: Sequence[tuple[A, B]]) -> tuple[list[A], list[B]]:
 def _close(pool: ThreadPoolExecutor, starter: ThreadPoolExecutor, workers: list[Worker], owner: int) -> None:
     if os.getpid() != owner:  # a forked copy: the processes are not its own
         return
-    pool.shutdown(cancel_futures=True)
+    pool.shutdown(wait=False, cancel_futures=True)
     for worker in workers:
         worker.close()
     starter.shutdown()

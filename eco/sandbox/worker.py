@@ -14,6 +14,7 @@ from eco.sandbox.limits import Limits
 from eco.sandbox.outcome import Call, Kind, Outcome
 from eco.sandbox.process import Broken, Ended, Flood, Process
 
+_EXHAUSTED = 0.95  # of the limit on processor time: the kernel counts it in another way than it tells it
 _DETAIL = 1000  # characters of an outcome's detail
 
 
@@ -182,7 +183,7 @@ def _ending(ended: Ended, limits: Limits) -> tuple[Kind, str]:
         return "infrastructure", ended.detail
     if ended.status is None:
         return "tamper", "it closed the channel"
-    if ended.cpu >= limits.cpu_seconds:
+    if ended.cpu >= _EXHAUSTED * limits.cpu_seconds:
         return "timeout", f"more than {limits.cpu_seconds} s of processor time"
     if ended.status == -signal.SIGKILL:
         return "memory", "the system killed it, as it does when memory runs out"

@@ -29,6 +29,7 @@ _CHUNK = 1 << 16
 _SETUP_S = 10.0  # until the first child's walls stand; those of later ones count towards their run
 _DEATH_S = 1.0  # how long a child that has closed its channel may take to die by itself
 _AHEAD = 2  # children that wait or build their walls: a run that follows at once finds them standing
+_REAP_S = 0.02  # how often an idle zygote looks whether those that it killed are dead
 _NOTHING = memoryview(b"")
 
 _PRELOADED = (
@@ -143,6 +144,8 @@ class Zygote:
         return os.read(child.channel, 1000).decode(errors="replace") or "the child died while its walls were built"
 
     def _await_start(self) -> float:
+        while self._dying and not select.select([self._source], [], [], _REAP_S)[0]:
+            self._reap()
         while True:
             while self._left:  # the rest of what was sent to a run that had ended
                 self._left -= len(self._read(min(self._left, _CHUNK)))
