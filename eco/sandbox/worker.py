@@ -14,7 +14,7 @@ from eco.sandbox.limits import Limits
 from eco.sandbox.outcome import Call, Kind, Outcome
 from eco.sandbox.process import Broken, Ended, Flood, Process
 
-_EXHAUSTED = 0.95  # of the limit on processor time: the kernel counts it in another way than it tells it
+_EXHAUSTED = 0.5  # of the limit on processor time: the kernel counts ticks for it, and on a busy machine too many
 _DETAIL = 1000  # characters of an outcome's detail
 
 
