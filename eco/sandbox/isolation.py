@@ -23,6 +23,9 @@ def prepare(settings: dict[str, Any]) -> None:
     system.no_new_privileges()
     if settings["own_root"]:
         _enter_own_root(settings)
+    if settings["user"]:
+        system.become(settings["user"])
+        system.die_with_parent()  # forgotten with the change of user
     if settings["level"] == "full":
         seccomp.program(_FIRST, changes=True)  # made here, every child finds it
     elif settings["level"] != "weak":
@@ -34,14 +37,15 @@ def prepare(settings: dict[str, Any]) -> None:
 
 def _enter_own_root(settings: dict[str, Any]) -> None:
     """Goes on in a child that is the first process of new namespaces; this process only waits for its end."""
-    child = namespaces.clone()
+    child = namespaces.clone(user=not settings["user"])
     if child:
         for descriptor in range(64):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255)
     system.die_with_parent()
-    namespaces.map_user(65534, 65534)
+    if not settings["user"]:
+        namespaces.map_user(65534, 65534)
     namespaces.leave()
     namespaces.own_root(settings["binds"], settings["masked"], settings["links"])
 

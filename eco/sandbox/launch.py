@@ -27,6 +27,9 @@ _FLAGS = ["-s", "-P", "-S", "-B"]
 IMAGE = "python:3.11-slim"
 _ZYGOTE_MB, _ZYGOTE_PIDS = 128, 8  # what a container needs beside a run
 
+_USERS = 1 << 30  # numbers that no system gives to anybody
+_ROOTS_RIGHTS = 1 << 6 | 1 << 7 | 1 << 21  # CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN
+
 _ALWAYS = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/nix/store"]
 _DEVICES = ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"]
 
@@ -42,17 +45,19 @@ class Launch:
 
 def launch(level: Level, role: Role, limits: Limits) -> Launch:
     """How to start a zygote."""
-    settings = {"level": level, "role": role, "own_root": False, **limits.model_dump()}
+    settings: dict[str, Any] = {"level": level, "role": role, "own_root": False, "user": None, **limits.model_dump()}
     if level == "docker":
         return _docker(settings, limits)
     binds, links = _visible()
     masked = _masked(binds)
     settings["readable"] = _without(binds, masked) if level == "no-userns" else binds
     bubblewrap = shutil.which("bwrap") if level == "full" else None
+    if level == "full" and _is_root():
+        settings["user"] = _USERS + secrets.randbelow(_USERS)
     if level == "full" and bubblewrap is None:
         settings |= {"own_root": True, "binds": [*binds, str(FOLDER), *_DEVICES], "links": links, "masked": masked}
     python = [_interpreter(), *_FLAGS, str(FOLDER / "zygote.py"), json.dumps(settings)]
-    walls = _bubblewrap(bubblewrap, binds, links, masked) if bubblewrap else []
+    walls = _bubblewrap(bubblewrap, settings["user"], binds, links, masked) if bubblewrap else []
     return Launch(walls + python, ENVIRONMENT, [])
 
 
@@ -105,24 +110,29 @@ def _without(binds: list[str], masked: list[str]) -> list[str]:
     return result
 
 
-def _bubblewrap(program: str, binds: list[str], links: dict[str, str], masked: list[str]) -> list[str]:
-    arguments = [program, "--unshare-all", "--clearenv", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
-    arguments += [
-        "--uid",
-        "65534",
-        "--gid",
-        "65534",
-        "--proc",
-        "/proc",
-        "--tmpfs",
-        "/tmp",
-        "--dir",
-        "/empty",
-        "--chdir",
-        "/",
-    ]
+def _is_root() -> bool:
+    """Whether this is the machine's own root with the right to mount and to change its user: the kernel does not limit
+    root's threads, so the zygote must become somebody else. Root of a user namespace is somebody else already."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    everyone = Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]
+    return os.geteuid() == 0 and everyone and _ROOTS_RIGHTS & ~int(status["CapEff"], 16) == 0
+
+
+def _bubblewrap(
+    program: str, user: int | None, binds: list[str], links: dict[str, str], masked: list[str]
+) -> list[str]:
+    arguments = [program, "--clearenv", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
+    if user is None:
+        arguments += ["--unshare-all", "--uid", "65534", "--gid", "65534"]
+    else:
+        arguments += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+        arguments += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    arguments += ["--proc", "/proc", "--tmpfs", "/tmp", "--dir", "/empty", "--chdir", "/"]
     for name, value in ENVIRONMENT.items():
         arguments += ["--setenv", name, value]
+    parents = {str(parent) for path in [*binds, str(FOLDER), *_DEVICES] for parent in Path(path).parents}
+    for path in sorted(parents - {"/"}):  # else they are for their owner only
+        arguments += ["--perms", "0755", "--dir", path]
     for path in [*binds, str(FOLDER)]:
         arguments += ["--ro-bind", path, path]
     for path, target in links.items():

@@ -9,6 +9,7 @@ _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC = 0x00020000, 0x02000000, 0x04000000, 0x080
 _NEWUSER, _NEWPID, _NEWNET, _SIGCHLD = 0x10000000, 0x20000000, 0x40000000, 17
 
 _NOSUID, _NODEV, _NOEXEC, _BIND, _REC = 2, 4, 8, 4096, 16384
+_PRIVATE = 1 << 18
 _DETACH = 2
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_SETATTR = -100, 0x8000, 442
 
@@ -16,8 +17,8 @@ _AT_FDCWD, _AT_RECURSIVE, _MOUNT_SETATTR = -100, 0x8000, 442
 _outside = (0, 0)  # who the process was before the last clone; afterwards it is nobody until its map is written
 
 
-def clone() -> int:
-    """Like os.fork, but the child is the first process of a new user and a new pid namespace.
+def clone(user: bool = True) -> int:
+    """Like os.fork, but the child is the first process of a new pid namespace and, with `user`, a new user namespace.
 
     One system call instead of unshare and a second fork. Only for a process with one thread. The other namespaces take
     the kernel longer: the child makes them (`leave`) while the parent goes on.
@@ -29,9 +30,8 @@ def clone() -> int:
     _outside = (os.geteuid(), os.getegid())
     ctypes.pythonapi.PyOS_BeforeFork()
     try:
-        child = syscall(
-            NUMBERS[MACHINE]["clone"], _NEWUSER | _NEWPID | _SIGCHLD, 0, 0, 0, 0, what="clone of a user namespace"
-        )
+        flags = _NEWPID | _SIGCHLD | (_NEWUSER if user else 0)
+        child = syscall(NUMBERS[MACHINE]["clone"], flags, 0, 0, 0, 0, what="clone of a namespace")
     except Refused:
         ctypes.pythonapi.PyOS_AfterFork_Parent()
         raise
@@ -76,6 +76,7 @@ def own_root(binds: list[str], masked: list[str], links: dict[str, str]) -> None
     binds: folders and files that keep their paths; masked: folders in them that appear empty; links: path -> target of
     symbolic links. /proc shows the new pid namespace; /tmp and /empty are empty folders.
     """
+    call("mount", None, b"/", None, _REC | _PRIVATE, None)  # nothing of this is to be seen outside
     call("mount", b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, b"mode=755")
     for path in binds:
         target = "/tmp" + path

@@ -67,6 +67,14 @@ def hide_memory() -> None:
     call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def become(user: int) -> None:
+    """From root to a user, and a group, that own nothing."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    call("prctl", _PR_SET_DUMPABLE, 1, 0, 0, 0)  # or it could not write the map of a user namespace
+
+
 def no_new_privileges() -> None:
     """Set-user-id programs give nothing any more; Landlock and seccomp want this of a process without privileges."""
     call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -38,6 +38,18 @@ def f(path):
 """
 
 
+THREADS = """
+import threading, time
+def f():
+    threading.stack_size(1 << 16)
+    for number in range(200):
+        try:
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        except RuntimeError:
+            return number
+"""
+
+
 @pytest.fixture(autouse=True)
 def try_levels_again():
     levels.missing.cache_clear()
@@ -88,6 +100,8 @@ def test_full(bubblewrap, tmp_path, monkeypatch):
         assert outcome.value == (1, 65534, [])
         (outcome,) = sandbox.run("import os\ndef f(): return os.listdir('/proc')", [Call("f")])
         assert outcome.kind == "fail"
+        (outcome,) = sandbox.run(THREADS, [Call("f")])
+        assert outcome.value == Limits().threads - 1
     assert secret.read_text() == "secret" and not os.path.exists("/tmp/eco-probe")
 
 
