@@ -125,7 +125,7 @@ class _Packer:
         if kind is type and value in TYPES.values():
             return {"y": value.__name__}
         for base in _BASES:
-            if isinstance(value, base):
+            if issubclass(kind, base):  # isinstance would believe what the object says
                 return self.pack(_plain(base, value))
         if self._refer is None:
             raise Unrepresentable(f"an object of type {kind.__name__} cannot be carried")
