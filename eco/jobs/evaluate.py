@@ -23,7 +23,7 @@ from eco.jobs.language import text_of
 from eco.jobs.load import Trained, TrainedSolver, load
 from eco.jobs.puzzles import puzzles_of
 from eco.observe.run import existing_run
-from eco.sandbox import Sandbox
+from eco.sandbox import Level, Sandbox
 from eco.tasks.contract import Task
 from eco.tasks.dataset import open_puzzles
 from eco.training.precision import Precision
@@ -108,7 +108,7 @@ def _open(trained: Trained, name: str, settings: TaskSettings) -> list[Task]:
 
 def _of_tasks(trained: Trained, sets: Mapping[str, list[Task]], settings: TaskSettings) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    with Sandbox(settings.sandbox) as sandbox, _keeper(settings.out) as keep:
+    with Sandbox(settings.sandbox) as sandbox, _keeper(settings.out, sandbox.level) as keep:
         for name, tasks in sets.items():
             start = time.monotonic()
             samples = draw_and_check(trained.engine, tasks, sandbox, settings)
@@ -127,7 +127,7 @@ def _of_harness(trained: Trained, settings: TaskSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def _keeper(path: str | None) -> Iterator[Callable[[str, list[list[Sample]]], None]]:
+def _keeper(path: str | None, level: Level) -> Iterator[Callable[[str, list[list[Sample]]], None]]:
     """Gives a function that writes the completions of a set with their verdicts; the file is there at the end."""
     if path is None:
         yield lambda _name, _samples: None
@@ -138,7 +138,7 @@ def _keeper(path: str | None) -> Iterator[Callable[[str, list[list[Sample]]], No
         def keep(name: str, samples: list[list[Sample]]) -> None:
             for of_task in samples:
                 for number, sample in enumerate(of_task):
-                    file.write(json.dumps({"set": name, "sample": number, **_row(sample)}) + "\n")
+                    file.write(json.dumps({"set": name, "sample": number, **_row(sample), "sandbox": level}) + "\n")
 
         yield keep
 

@@ -179,11 +179,12 @@ def test_what_is_no_name_of_a_set(text):
 
 
 def test_generated_sets_serve_what_is_taken_without_a_number():
-    for name in ("arithmetic", "expressions"):
+    for name in ("arithmetic", "expressions", "prediction", "repair", "synthesis"):
         tasks = SetName.parse(name).tasks(count=0, seed=0)
         assert len(tasks) == 50 and len({task.name for task in tasks}) == 50
         assert {task.name for task in SetName.parse(name).tasks(count=0, seed=1)} != {task.name for task in tasks}
     assert len(SetName.parse("arithmetic").tasks(count=7, seed=0)) == 7
+    assert all(task.name.startswith("arithmetic:3/") for task in SetName.parse("arithmetic:3").tasks(count=7, seed=0))
     with pytest.raises(ValueError, match="no 'arithmetics' in eco/tasks/sets; did you mean 'arithmetic'"):
         SetName.parse("arithmetics").tasks(count=0, seed=0)
 

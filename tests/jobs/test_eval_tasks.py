@@ -59,6 +59,7 @@ def test_a_model_that_learnt_nothing_scores_about_0_and_its_text_is_still_measur
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["sample"] for row in rows] == [0, 1, 2, 3] * 12
     assert len({(row["set"], row["task"]) for row in rows}) == 12
+    assert {row["sandbox"] for row in rows} == {figures["sandbox"]}
     assert all(row["completion"] and row["outcome"] == "fail" for row in rows if row["set"] == "arithmetic:3")
     again, other = eco(*words, "--out", tmp_path / "again"), eco(*words, "--seed", "1", "--out", tmp_path / "other")
     assert answer(again)["task_sets"].keys() == answer(other)["task_sets"].keys()
