@@ -263,6 +263,8 @@ def test_a_huge_value_is_refused_before_it_is_copied() -> None:
         '{"c":["1","2"]}',
         '{"c":1}',
         '{"b":"a"}',
+        '{"b":"Y Q=="}',
+        '{"b":"YQ==YQ=="}',
         '{"b":"a\\n=="}',
         '{"u":"//8="}',
         '{"y":"object"}',

@@ -7,7 +7,8 @@ from eco.sandbox import Sandbox
 
 ADD = "def add(a, b): return a + b\n"
 FORGE = """
-import os, json, sys
+import os, json, sys, threading
+wait = threading.Event().wait
 def asked(): return sys._getframe(3).f_locals['identity']
 def send(message):
     data = message if isinstance(message, bytes) else json.dumps(message).encode()
@@ -162,6 +163,7 @@ def test_objects_of_the_program_can_be_made_changed_and_passed_back(roles: Roles
 class Node:
     def __init__(self, data): self.data, self.left, self._link = data, None, 'own'
     def depth(self): return 1 + (self.left.depth() if self.left else 0)
+def known(node): return {node: node.data}
 def total(nodes): return sum(node.data for node in nodes)
 """
     tests = """
@@ -170,6 +172,7 @@ root.left = Node(2)
 root.left.left = Node(3)
 assert root.depth() == 3 and root.left.data == 2 and root._link == 'own' and root.left.left.left is None
 assert total([root, root.left]) == 3 and total({1: root}.values().__class__ and (root,)) == 1
+assert list(known(root).values()) == [1] and len({root, root.left}) == 2
 assert repr(root) == '<Node of the program>'
 """
     assert roles.judge(program, tests) == ("pass", "")
@@ -186,23 +189,24 @@ assert repr(root) == '<Node of the program>'
         "def f(x):\n    send(b'')\n    send(b'garbage')\n    return 4",
         "def f(x):\n    send(b'[' * 100000)\n    return 4",
         "def f(x):\n    os.write(31, bytes([255] * 4))\n    return 4",
-        "def f(x):\n    send(['value', asked(), 4, 5])\n    return 4",
-        "def f(x):\n    send(['error', asked(), 'a', 4])\n    return 4",
-        "def f(x):\n    send(['value', asked(), {'y': 'eval'}])\n    return 4",
+        "def f(x):\n    send(['value', asked(), 4, 5])\n    wait()",
+        "def f(x):\n    send(['values', asked(), 4])\n    wait()",
+        "def f(x):\n    send(['error', asked(), 'ValueError', 4, ''])\n    wait()",
+        "def f(x):\n    send(['value', asked(), {'y': 'eval'}])\n    wait()",
         "def f(x):\n    for _ in range(2): send(['value', asked(), 4])\n    return 4",
         "send(['ready', ['f']])\ndef f(x): return 4",
         "send(['ready', {'d': [['f', 'module']]}])\ndef f(x): return 4",
         "send(['failed', 1, 2])",
         "send([1])",
     ],
-    ids=range(16),
+    ids=range(17),
 )
 @pytest.mark.parametrize("caught", [False, True])
 def test_a_process_that_says_what_an_honest_one_does_not_is_tampering(roles: Roles, program: str, caught: bool) -> None:
-    tests = "assert f(2) == 4\n"
+    tests = "for _ in range(3): assert f(2) == 4"
     if caught:
-        tests = f"try:\n    {tests}except BaseException:\n    pass\n"
-    outcome, _ = roles.judge(FORGE + program, tests + "f(2)\nf(2)")
+        tests = "for _ in range(3):\n    try: assert f(2) == 4\n    except BaseException: pass"
+    outcome, _ = roles.judge(FORGE + program, tests)
     assert outcome in ("tamper", "crash")
 
 
