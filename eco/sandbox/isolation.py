@@ -47,7 +47,7 @@ def _enter_own_root(settings: dict[str, Any]) -> None:
     if not settings["user"]:
         namespaces.map_user(65534, 65534)
     namespaces.leave()
-    namespaces.own_root(settings["binds"], settings["masked"], settings["links"])
+    namespaces.own_root(settings["binds"], settings["masked"], settings["late"], settings["links"])
 
 
 def _devices() -> list[str]:

@@ -30,7 +30,7 @@ def version() -> int:
 
 def restrict(abi: int, readable: Iterable[str], writable: Iterable[str]) -> None:
     """From here on this process and its children may read below `readable`, do anything below `writable`, and open no
-    other path; with newer kernels no TCP port (ABI 4), and no process outside by signal or abstract socket (ABI 6).
+    other path; with newer kernels no TCP port (ABI 4), and nothing outside by signal or abstract socket (ABI 6).
 
     Raises:
         Refused: the kernel has no Landlock, or a path is not there.

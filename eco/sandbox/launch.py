@@ -1,12 +1,13 @@
 """How the zygote of each level is started: the command, the settings it gets, and what it is allowed to see."""
 
+import importlib.util
 import json
 import os
 import secrets
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,14 +51,16 @@ def launch(level: Level, role: Role, limits: Limits) -> Launch:
         return _docker(settings, limits)
     binds, links = _visible()
     masked = _masked(binds)
-    settings["readable"] = _without(binds, masked) if level == "no-userns" else binds
+    added = _lend(settings, limits.packages)
+    settings["readable"] = [*(_without(binds, masked) if level == "no-userns" else binds), *added]
+    late = [str(FOLDER), *added]  # these may lie in what is masked
     bubblewrap = shutil.which("bwrap") if level == "full" else None
     if level == "full" and _is_root():
         settings["user"] = _USERS + secrets.randbelow(_USERS)
     if level == "full" and bubblewrap is None:
-        settings |= {"own_root": True, "binds": [*binds, str(FOLDER), *_DEVICES], "links": links, "masked": masked}
+        settings |= {"own_root": True, "links": links, "masked": masked, "binds": binds, "late": [*late, *_DEVICES]}
     python = [_interpreter(), *_FLAGS, str(FOLDER / "zygote.py"), json.dumps(settings)]
-    walls = _bubblewrap(bubblewrap, settings["user"], binds, links, masked) if bubblewrap else []
+    walls = _bubblewrap(bubblewrap, settings["user"], binds, links, masked, late) if bubblewrap else []
     return Launch(walls + python, ENVIRONMENT, [])
 
 
@@ -69,6 +72,27 @@ def start(level: Level, role: Role, limits: Limits) -> Process:
     """
     how = launch(level, role, limits)
     return Process(how.command, how.environment, how.farewell)
+
+
+def package_files(packages: Sequence[str]) -> dict[str, str]:
+    """Name -> the file that Python loads for an installed package.
+
+    Raises:
+        ValueError: one is not installed.
+    """
+    files = {}
+    for name in packages:
+        found = importlib.util.find_spec(name) if name.isidentifier() else None
+        if found is None or found.origin is None or not os.path.exists(found.origin):
+            raise ValueError(f"the sandbox cannot lend the package {name!r}: it is not installed, or no package")
+        files[name] = os.path.realpath(found.origin)
+    return files
+
+
+def _lend(settings: dict[str, Any], packages: Sequence[str]) -> list[str]:
+    """Tells the zygote of the packages, and gives the folders and files that it must see."""
+    settings["packages"] = files = package_files(packages)
+    return [os.path.dirname(path) if path.endswith("/__init__.py") else path for path in files.values()]
 
 
 def _interpreter() -> str:
@@ -119,7 +143,7 @@ def _is_root() -> bool:
 
 
 def _bubblewrap(
-    program: str, user: int | None, binds: list[str], links: dict[str, str], masked: list[str]
+    program: str, user: int | None, binds: list[str], links: dict[str, str], masked: list[str], late: list[str]
 ) -> list[str]:
     arguments = [program, "--clearenv", "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL"]
     if user is None:
@@ -130,15 +154,17 @@ def _bubblewrap(
     arguments += ["--proc", "/proc", "--tmpfs", "/tmp", "--dir", "/empty", "--chdir", "/"]
     for name, value in ENVIRONMENT.items():
         arguments += ["--setenv", name, value]
-    parents = {str(parent) for path in [*binds, str(FOLDER), *_DEVICES] for parent in Path(path).parents}
+    parents = {str(parent) for path in [*binds, *late, *_DEVICES] for parent in Path(path).parents}
     for path in sorted(parents - {"/"}):  # else they are for their owner only
         arguments += ["--perms", "0755", "--dir", path]
-    for path in [*binds, str(FOLDER)]:
+    for path in binds:
         arguments += ["--ro-bind", path, path]
     for path, target in links.items():
         arguments += ["--symlink", target, path]
     for path in masked:
         arguments += ["--tmpfs", path]
+    for path in late:
+        arguments += ["--ro-bind", path, path]
     for path in _DEVICES:
         arguments += ["--dev-bind", path, path]
     return [*arguments, "--remount-ro", "/"]
@@ -148,10 +174,13 @@ def _docker(settings: dict[str, Any], limits: Limits) -> Launch:
     """A container that lives as long as its zygote. Nothing in it can be written: runs could leave each other files."""
     name = f"eco-sandbox-{secrets.token_hex(8)}"
     memory = f"{limits.memory_mb + _ZYGOTE_MB}m"
-    settings["readable"] = ["/usr", "/lib", "/etc/ld.so.cache"]
+    added = _lend(settings, limits.packages)
+    settings["readable"] = ["/usr", "/lib", "/etc/ld.so.cache", *added]
     walls = ["--network", "none", "--ipc", "none", "--read-only", "--cap-drop", "ALL", "--user", "65534:65534"]
     walls += ["--security-opt", "no-new-privileges", "--memory", memory, "--memory-swap", memory]
     walls += ["--pids-limit", str(limits.threads + _ZYGOTE_PIDS), "--volume", f"{FOLDER}:/sandbox:ro"]
+    for path in added:
+        walls += ["--volume", f"{path}:{path}:ro"]
     for variable, value in ENVIRONMENT.items():
         walls += ["--env", f"{variable}={value}"]
     python = ["python", *_FLAGS, "/sandbox/zygote.py", json.dumps(settings)]

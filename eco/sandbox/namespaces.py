@@ -70,35 +70,42 @@ def private_tmp(megabytes: int) -> None:
     os.chdir("/tmp")
 
 
-def own_root(binds: list[str], masked: list[str], links: dict[str, str]) -> None:
+def own_root(binds: list[str], masked: list[str], late: list[str], links: dict[str, str]) -> None:
     """What bubblewrap does where it is absent: a root in memory that holds `binds` of the old one, read-only.
 
-    binds: folders and files that keep their paths; masked: folders in them that appear empty; links: path -> target of
-    symbolic links. /proc shows the new pid namespace; /tmp and /empty are empty folders.
+    binds: folders and files that keep their paths; masked: folders in them that appear empty; late: more to bind, which
+    may lie in masked folders; links: path -> target of symbolic links. /proc shows the new pid namespace; /tmp and
+    /empty are empty folders.
     """
     call("mount", None, b"/", None, _REC | _PRIVATE, None)  # nothing of this is to be seen outside
     call("mount", b"tmpfs", b"/tmp", b"tmpfs", _NOSUID | _NODEV, b"mode=755")
     for path in binds:
-        target = "/tmp" + path
-        if os.path.isdir(path):
-            os.makedirs(target, exist_ok=True)
-        else:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.close(os.open(target, os.O_CREAT, 0o644))
-        call("mount", path.encode(), target.encode(), None, _BIND | _REC, None)
+        _bind(path)
+    for path in masked:
+        call("mount", b"tmpfs", f"/tmp{path}".encode(), b"tmpfs", _NOSUID | _NODEV, b"mode=755")
+    for path in late:
+        _bind(path)
     for path, goal in links.items():
         os.symlink(goal, "/tmp" + path)
     for folder in ("proc", "tmp", "empty", "old"):
         os.mkdir(f"/tmp/{folder}")
     call("mount", b"proc", b"/tmp/proc", b"proc", _NOSUID | _NODEV | _NOEXEC, None)
-    for path in masked:
-        call("mount", b"/tmp/empty", f"/tmp{path}".encode(), None, _BIND, None)
     syscall(NUMBERS[MACHINE]["pivot_root"], b"/tmp", b"/tmp/old", what="pivot_root")
     os.chdir("/")
     call("umount2", b"/old", _DETACH)
     os.rmdir("/old")
-    for path in ["/", *binds]:  # not /proc, where the maps of users are written
+    for path in ["/", *binds, *late]:  # not /proc, where the maps of users are written
         _read_only(path)
+
+
+def _bind(path: str) -> None:
+    target = "/tmp" + path
+    if os.path.isdir(path):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT, 0o644))
+    call("mount", path.encode(), target.encode(), None, _BIND | _REC, None)
 
 
 def _read_only(path: str) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from eco.machine import usable_cores
-from eco.sandbox.launch import Level
+from eco.sandbox.launch import Level, package_files
 from eco.sandbox.levels import choose
 from eco.sandbox.limits import Limits
 from eco.sandbox.outcome import Call, Outcome
@@ -34,10 +34,11 @@ class Sandbox:
         workers: runs at a time; None: one for each core.
 
         Raises:
-            ValueError: the level cannot be had here; says what is missing and how to get it.
+            ValueError: the level cannot be had here (says what is missing and how to get it), or a package is missing.
         """
         self.level = choose(level)
         self.limits = limits or Limits()
+        package_files(self.limits.packages)
         self.workers = workers or usable_cores()
         # The kernel ends a zygote with the thread that started it: one thread starts them all, and lives as long.
         starter = ThreadPoolExecutor(1, "sandbox-start")

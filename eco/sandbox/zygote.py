@@ -8,7 +8,9 @@ A message on either stream of the host: its kind (1 byte), a length (4 bytes, li
 """
 
 import gc
-import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import json
 import os
 import select
@@ -280,6 +282,17 @@ def _load(folder: str, role: str) -> types.SimpleNamespace:
     return types.SimpleNamespace(**{key: importlib.import_module(f"eco.sandbox.{name}") for key, name in names.items()})
 
 
+class Lent(importlib.abc.MetaPathFinder):
+    """Finds packages by their files: the folder that they lie in need not be readable."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self._files = files
+
+    def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        file = self._files.get(name)
+        return importlib.util.spec_from_file_location(name, file) if file else None
+
+
 def main() -> None:
     """Runs as a process of its own; the settings are the JSON object that `eco.sandbox.launch` makes."""
     settings = json.loads(sys.argv[1])
@@ -291,6 +304,7 @@ def main() -> None:
     inside = _load(os.path.dirname(os.path.abspath(__file__)), settings["role"])
     for name in _PRELOADED.split():
         importlib.import_module(name)
+    sys.meta_path.append(Lent(settings["packages"]))
     inside.isolation.prepare(settings)
     os.set_blocking(sink, False)
     gc.collect()

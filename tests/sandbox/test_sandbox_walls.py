@@ -57,6 +57,15 @@ def try_levels_again():
     levels.missing.cache_clear()
 
 
+def need(level):
+    """Skips where the kernel does not have what the level needs, as other programs than ours say."""
+    if level == "full" and subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here")
+    if landlock.version() == 0:
+        pytest.skip("no Landlock here")
+    assert levels.missing(level) is None
+
+
 def probe(sandbox, path):
     (outcome,) = sandbox.run(PROBE, [Call("f", (str(path),))])
     assert outcome.kind == "pass", outcome
@@ -90,8 +99,7 @@ def test_full(bubblewrap, tmp_path, monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: None)
     elif not shutil.which("bwrap"):
         pytest.skip("no bubblewrap here")
-    if reason := levels.missing("full"):
-        pytest.skip(reason)
+    need("full")
     secret = tmp_path / "secret"
     secret.write_text("secret")
     with Sandbox("full", workers=1) as sandbox:
@@ -105,10 +113,40 @@ def test_full(bubblewrap, tmp_path, monkeypatch):
     assert secret.read_text() == "secret" and not os.path.exists("/tmp/eco-probe")
 
 
+IMPORTS = """
+def f():
+    import annotated_types
+    try:
+        import pydantic
+    except (ImportError, PermissionError):
+        return 1
+"""
+
+
+def import_both(sandbox):
+    (outcome,) = sandbox.run(IMPORTS, [Call("f")])
+    return outcome
+
+
+@LINUX
+@pytest.mark.parametrize("level", ["full", "no-userns", "without bubblewrap"])
+def test_packages_are_lent_by_name(level, monkeypatch):
+    if level == "without bubblewrap":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        level = "full"
+    need(level)
+    with Sandbox(level, Limits(packages=("annotated_types",)), workers=1) as sandbox:
+        assert import_both(sandbox).value == 1
+    with Sandbox(level, workers=1) as sandbox:
+        assert "annotated_types" in import_both(sandbox).detail
+    for name in ("no_such_package", "a/b", "sys"):
+        with pytest.raises(ValueError, match="cannot lend"):
+            Sandbox(level, Limits(packages=(name,)))
+
+
 @LINUX
 def test_without_user_namespaces(tmp_path):
-    if reason := levels.missing("no-userns"):
-        pytest.skip(reason)
+    need("no-userns")
     secret = tmp_path / "secret"
     secret.write_text("secret")
     with Sandbox("no-userns", workers=1) as sandbox:
