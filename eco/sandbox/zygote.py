@@ -93,11 +93,19 @@ def _live(settings: dict[str, Any], inside: types.SimpleNamespace, channel: int,
         except BaseException as error:
             inside.channel.send(b"-" + str(error).encode(errors="replace"))
             os._exit(1)
-        inside.channel.send(b"+")
         gc.enable()
+        _warm_up()
+        inside.channel.send(b"+")
         inside.role.serve(inside.channel.read_frame, inside.channel.write_frame)
     finally:
         os._exit(0)
+
+
+def _warm_up() -> None:
+    """Does once what every run does: the pages that it writes to are copied while the child still waits."""
+    names: dict[str, Any] = {}
+    exec(compile("def f(x):\n    return [x]", "<warm-up>", "exec"), names)
+    json.loads(json.dumps(names["f"]({"a": 1.5, "b": "c"})))
 
 
 class Zygote:
@@ -110,6 +118,7 @@ class Zygote:
         self._incoming = memoryview(bytearray(_CHUNK))
         self._outgoing = memoryview(bytearray(HEADER.size + _CHUNK))
         self._left = 0  # bytes of the present DATA message that the host has still to send
+        self._heard = self._said = 0  # bytes of the buffers that were used since they were wiped
         self._room = 0  # bytes of output that may still be passed on
         self._dying: list[int] = []
 
@@ -124,13 +133,18 @@ class Zygote:
                     waiting.append(Child(self._settings, self._inside))
                 report = self._run(waiting[0], self._await_start())
                 self._tell(ENDED, json.dumps(report).encode())
-                self._incoming[:] = bytes(len(self._incoming))
-                self._outgoing[:] = bytes(len(self._outgoing))
+                self._wipe()
                 del waiting[0]
                 self._reap()
         except (_HostGone, BrokenPipeError):
             for child in waiting:
                 child.kill()
+
+    def _wipe(self) -> None:
+        """Zeros what the run used of the buffers and no more, as each page touched after a fork has to be copied."""
+        self._incoming[: self._heard] = bytes(self._heard)
+        self._outgoing[: self._said] = bytes(self._said)
+        self._heard = self._said = 0
 
     def _await_walls(self, child: Child) -> None:
         ready, _, _ = select.select([child.channel], [], [], _SETUP_S)
@@ -160,13 +174,15 @@ class Zygote:
         """So many bytes from the host."""
         done = 0
         while done < count:
-            done += self._receive(self._incoming[done:count])
+            done += self._receive(done, count)
         return self._incoming[:count]
 
-    def _receive(self, room: memoryview) -> int:
-        got = os.readv(self._source, [room])
+    def _receive(self, start: int, stop: int) -> int:
+        """Reads from the host into a part of the buffer, and gives the number of bytes."""
+        got = os.readv(self._source, [self._incoming[start:stop]])
         if not got:
             raise _HostGone
+        self._heard = max(self._heard, start + got)
         return got
 
     def _tell(self, kind: int, body: bytes) -> None:
@@ -225,7 +241,7 @@ class Zygote:
             kind, self._left = HEADER.unpack(self._read(HEADER.size))
             if kind == STOP:
                 return _NOTHING, True
-        got = self._receive(self._incoming[: min(self._left, _CHUNK)])
+        got = self._receive(0, min(self._left, _CHUNK))
         self._left -= got
         return self._incoming[:got], False
 
@@ -235,6 +251,7 @@ class Zygote:
             got = os.readv(source, [self._outgoing[HEADER.size :]])
         except ConnectionResetError:  # it died with bytes for it still unread
             got = 0
+        self._said = max(self._said, HEADER.size + got)
         HEADER.pack_into(self._outgoing, 0, kind, got)
         return self._outgoing[: HEADER.size + got] if got else _NOTHING
 
