@@ -71,7 +71,7 @@ def judge_number(completion: str, expected: Fraction, sandbox: Sandbox) -> Verdi
         return Verdict("fail", 0.0, "no answer: nothing behind ####, Answer: or in \\boxed{}")
     value: Fraction | Verdict | None = number(answer)
     if value is None and symbolic.is_expression(answer):
-        value = symbolic.evaluate(answer, sandbox)
+        value = symbolic.evaluate(answer, sandbox.level)
     if isinstance(value, Verdict):
         return value
     if value is None:

@@ -4,23 +4,33 @@ math-verify reads expressions with sympy, which runs parts of what it reads: the
 back is compared outside, so that the process which saw the answer never saw the expected one.
 """
 
+import importlib.metadata
 import importlib.util
 import re
 from fractions import Fraction
-from pathlib import Path
+from functools import cache
 
-from eco.sandbox import Call, Sandbox
+from eco.sandbox import Call, Level, Limits, Sandbox
 from eco.tasks.verdict import Verdict
 
 _LONGEST = 200
 """Characters of an expression."""
 
+_SECONDS = 10
+"""For an import of sympy (0.5 to 2 s), and the expression."""
+
 _EXPRESSION = re.compile(r"(?:\\[a-zA-Z]++|[0-9.+\-*/^(){}!| ])++")
 _TWO_NUMBERS = re.compile(r"[0-9.] +[0-9.]")
 
+_PACKAGES = ("math_verify", "sympy", "mpmath", "latex2sympy2_extended", "antlr4")
+"""math-verify and what it needs."""
+
+_RUNTIME = "antlr4-python3-runtime"
+"""math-verify asks for the version of this one."""
+
 _PROGRAM = """\
-import sys
-sys.path.append({folder!r})
+import importlib.metadata
+importlib.metadata.version = {versions}.__getitem__  # lent packages come without their metadata
 import sympy
 from math_verify import parse
 
@@ -39,16 +49,15 @@ def is_expression(text: str) -> bool:
     return len(text) <= _LONGEST and bool(_EXPRESSION.fullmatch(text)) and not _TWO_NUMBERS.search(text)
 
 
-def evaluate(text: str, sandbox: Sandbox) -> Fraction | Verdict | None:
+def evaluate(text: str, level: Level) -> Fraction | Verdict | None:
     """The rational number that an expression is; None if it is none or math-verify is not installed.
 
-    A verdict, where the run ended by its limits or could not be done at all.
+    A verdict, where the run ended by its limits or could not be done at all. Takes a second, as sympy is imported anew.
     """
-    package = importlib.util.find_spec("math_verify")  # looks for the package, does not run it
-    if package is None or package.origin is None:
+    if not all(map(importlib.util.find_spec, _PACKAGES)):  # looks for them, does not run them
         return None
-    program = _PROGRAM.format(folder=str(Path(package.origin).parent.parent))
-    outcome = sandbox.run(program, [Call("value", (text.strip("$ "),))])[0]
+    versions = {_RUNTIME: importlib.metadata.version(_RUNTIME)}
+    outcome = _evaluator(level).run(_PROGRAM.format(versions=versions), [Call("value", (text.strip("$ "),))])[0]
     match outcome.kind, outcome.value:
         case "pass", (int(above), int(below)) if below:
             return Fraction(above, below)
@@ -56,3 +65,9 @@ def evaluate(text: str, sandbox: Sandbox) -> Fraction | Verdict | None:
             return None
         case _:
             return Verdict(outcome.kind, 0.0, outcome.detail)
+
+
+@cache
+def _evaluator(level: Level) -> Sandbox:
+    """A sandbox of its own: programs of completions see no installed packages."""
+    return Sandbox(level, Limits(packages=_PACKAGES, seconds=_SECONDS, cpu_seconds=_SECONDS))

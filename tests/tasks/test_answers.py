@@ -15,14 +15,16 @@ from eco.tasks import answers, programs, symbolic
 
 
 class NoSandbox:
-    """For answers that must be judged without running anything."""
+    """For answers that must be judged without running anything in the sandbox of programs."""
+
+    level = "full"
 
     def run(self, program, calls):
         raise AssertionError("nothing is to be run")
 
 
-def outcome(completion, expected, sandbox=None):
-    return answers.judge_number(completion, Fraction(expected), sandbox or NoSandbox()).outcome
+def outcome(completion, expected):
+    return answers.judge_number(completion, Fraction(expected), NoSandbox()).outcome
 
 
 # Numbers
@@ -181,7 +183,7 @@ def test_decimals_are_not_rounded():
 
 @given(st.text(max_size=60))
 def test_any_completion_gets_a_verdict(text):
-    assert outcome(text, Fraction(1, 7), Answering("fail")) == "fail"
+    assert outcome(text, Fraction(1, 7)) == "fail"
 
 
 # Expressions go to the sandbox
@@ -190,8 +192,10 @@ def test_any_completion_gets_a_verdict(text):
 class Answering:
     """A sandbox that gives one outcome and keeps what it was asked."""
 
-    def __init__(self, kind, value=None):
-        self.kind, self.value, self.asked = kind, value, []
+    level = "full"
+
+    def __init__(self):
+        self.kind, self.value, self.asked = "fail", None, []
 
     def run(self, program, calls):
         self.asked.append((program, calls))
@@ -199,30 +203,34 @@ class Answering:
 
 
 @pytest.fixture
-def installed(monkeypatch, tmp_path):
-    origin = str(tmp_path / "math_verify" / "__init__.py")
-    monkeypatch.setattr(symbolic.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=origin))
-    return tmp_path
+def evaluator(monkeypatch):
+    """What stands for the sandbox in which math-verify seems to be installed."""
+    answering = Answering()
+    monkeypatch.setattr(symbolic.importlib.util, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(symbolic.importlib.metadata, "version", lambda name: "4.13.2")
+    monkeypatch.setattr(symbolic, "_evaluator", lambda level: answering)
+    return answering
 
 
-def test_expressions_are_evaluated_in_the_sandbox_without_the_expected_number(installed):
-    sandbox = Answering("pass", (73, 1))
-    assert outcome("#### $\\sqrt{5329}$", 73, sandbox) == "pass"
-    assert outcome("#### $\\sqrt{5329}$", 72, sandbox) == "fail"
-    program, calls = sandbox.asked[0]
+def test_expressions_are_evaluated_in_the_sandbox_without_the_expected_number(evaluator):
+    evaluator.kind, evaluator.value = "pass", (73, 1)
+    assert outcome("#### $\\sqrt{5329}$", 73) == "pass"
+    assert outcome("#### $\\sqrt{5329}$", 72) == "fail"
+    program, calls = evaluator.asked[0]
     assert [call.args for call in calls] == [("\\sqrt{5329}",)]
-    assert str(installed) in program
-    assert "73" not in program
+    assert "math_verify" in program and "73" not in program
 
 
 @pytest.mark.parametrize("value", [None, (1, 0), (1, 2, 3), "4", (1.5, 2), {"a": 1}])
-def test_what_the_sandbox_may_return_is_not_trusted(installed, value):
-    assert outcome("#### 1+1", 2, Answering("pass", value)) == "fail"
+def test_what_the_sandbox_may_return_is_not_trusted(evaluator, value):
+    evaluator.kind, evaluator.value = "pass", value
+    assert outcome("#### 1+1", 2) == "fail"
 
 
 @pytest.mark.parametrize("kind", ["timeout", "memory", "crash", "tamper", "infrastructure"])
-def test_a_run_that_broke_down_is_told(installed, kind):
-    assert answers.judge_number("#### 9^9^9", Fraction(2), Answering(kind)) == answers.Verdict(kind, 0.0, "told")
+def test_a_run_that_broke_down_is_told(evaluator, kind):
+    evaluator.kind = kind
+    assert answers.judge_number("#### 9^9^9", Fraction(2), NoSandbox()) == answers.Verdict(kind, 0.0, "told")
 
 
 @pytest.mark.parametrize("text", ["72 73", "__import__('os')", "x+1", "lambda: 1", "1" * 201, "'a'*9", "", "\n"])
@@ -245,7 +253,7 @@ def test_only_expressions_of_numbers_are_evaluated(text):
 )
 def test_math_verify_evaluates_expressions_in_the_sandbox(text, value):
     with Sandbox() as sandbox:
-        assert symbolic.evaluate(text, sandbox) == value
+        assert symbolic.evaluate(text, sandbox.level) == value
     assert "math_verify" not in sys.modules and "sympy" not in vars(symbolic)
 
 
