@@ -20,7 +20,17 @@ import tyro
 from benchmarks.measure import Row
 from eco import machine
 
-NAMES = ("limits", "training", "recursion", "trainer_overhead", "optimizers", "decoding", "encoding", "checkpoints")
+NAMES = (
+    "limits",
+    "training",
+    "recursion",
+    "trainer_overhead",
+    "optimizers",
+    "decoding",
+    "encoding",
+    "checkpoints",
+    "sandbox",
+)
 ROUNDS, QUICK_ROUNDS = 5, 2
 RESULTS = Path(__file__).with_name("results.json")
 
