@@ -1,8 +1,10 @@
 """The host's end of a zygote: starts the process, begins and stops runs, and exchanges frames with the child."""
 
+import contextlib
 import json
 import os
 import select
+import signal
 import struct
 import subprocess
 import time
@@ -52,16 +54,19 @@ class Process:
             Broken: it did not start, or its walls do not stand; the message says why.
         """
         self._farewell = farewell
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            cwd="/",
-            bufsize=0,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd="/",
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:  # no descriptor, process or memory is left
+            raise Broken(f"it cannot be started: {error}") from error
         assert self._process.stdin is not None and self._process.stdout is not None
         self._sink, self._source = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._sink, False)
@@ -121,9 +126,15 @@ class Process:
             self._stale += 1
         return b"".join(self._output).decode("utf-8", "replace")
 
+    def kill(self) -> None:
+        """Ends the process and everything in it; whoever waits for it learns that. Safe from another thread."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # bubblewrap may not kill what it started as root
+
     def close(self) -> None:
-        """Ends the process and everything in it."""
-        self._process.kill()
+        """As `kill`, and frees what the process had on this side."""
+        self.kill()
         self._process.wait()
         if self._farewell:
             subprocess.run(self._farewell, stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -149,7 +160,7 @@ class Process:
                     body = bytes(self._received[HEADER.size : HEADER.size + count])
                     del self._received[: HEADER.size + count]
                     return kind, body
-            self._wait([self._source], [])
+            self._wait(writing=False)
             self._read()
 
     def _read(self) -> None:
@@ -165,19 +176,23 @@ class Process:
             try:
                 rest = rest[os.write(self._sink, rest) :]
             except BlockingIOError:
-                if self._source in self._wait([self._source], [self._sink]):
+                if self._wait(writing=True):
                     self._read()
                     if len(self._received) > 2 * FRAME:
                         raise Flood from None
             except BrokenPipeError:
                 raise Broken(self._last_words()) from None
 
-    def _wait(self, reading: list[int], writing: list[int]) -> list[int]:
-        left = self._deadline - time.monotonic()
-        readable, writable, _ = select.select(reading, writing, [], max(0.0, left))
-        if not readable and not writable:
+    def _wait(self, writing: bool) -> bool:
+        """Until there is something to read or, where that is asked, room to write; whether it is something to read."""
+        poll = select.poll()  # not select, which knows no descriptor above 1023
+        poll.register(self._source, select.POLLIN)
+        if writing:
+            poll.register(self._sink, select.POLLOUT)
+        ready = poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000)
+        if not ready:
             raise Broken("it does not answer")
-        return readable
+        return any(descriptor == self._source for descriptor, _ in ready)
 
     def _last_words(self) -> str:
         assert self._process.stderr is not None

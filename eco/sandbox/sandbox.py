@@ -98,7 +98,8 @@ class Sandbox:
             raise ValueError("the sandbox is closed; make another one")
         worker = self._free.get()
         try:
-            yield worker
+            with worker:
+                yield worker
         finally:
             self._free.put(worker)
 
@@ -110,7 +111,7 @@ def _columns(jobs: Sequence[tuple[A, B]]) -> tuple[list[A], list[B]]:
 def _close(pool: ThreadPoolExecutor, starter: ThreadPoolExecutor, workers: list[Worker], owner: int) -> None:
     if os.getpid() != owner:  # a forked copy: the processes are not its own
         return
-    pool.shutdown(wait=False, cancel_futures=True)
+    pool.shutdown(wait=False)  # what it has still to do finds the sandbox closed
     for worker in workers:
-        worker.close()
+        worker.retire()
     starter.shutdown()

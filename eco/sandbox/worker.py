@@ -1,11 +1,12 @@
 """One run at a time: a process for programs, one for tests, and the verdict between them."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from eco.sandbox import protocol
 from eco.sandbox.codec import Malformed, Unrepresentable
@@ -27,7 +28,7 @@ class _Over(Exception):
 
 
 class Worker:
-    """Not safe for threads; its processes are started by the starter's one thread, with which they die.
+    """One thread at a time; its processes are started by the starter's one thread, with which they die.
 
     No process that runs programs ever held a test, not even an earlier run's: they are forked from another zygote.
     """
@@ -37,6 +38,8 @@ class Worker:
         self._limits = limits
         self._starter = starter
         self._processes: dict[Role, Process] = {}
+        self._retired = False
+        self._busy = threading.RLock()
 
     def run(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
         """One outcome for each call, in order. Where the program itself fails or dies, the calls left share that."""
@@ -77,6 +80,25 @@ class Worker:
         while self._processes:
             self._processes.popitem()[1].close()
 
+    def __enter__(self) -> Self:
+        self._busy.acquire()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is not None:  # a run that the host gave up: what its processes are doing is not known
+                self.close()
+        finally:
+            self._busy.release()
+
+    def retire(self) -> None:
+        """Ends the processes for good, from any thread; a run of another one comes to `infrastructure`."""
+        self._retired = True
+        for process in [*self._processes.values()]:
+            process.kill()
+        with self._busy:
+            self.close()
+
     def _judge(self, program: str, tests: str) -> tuple[str, str]:
         self._process("judge")  # a start would take from the program's time
         candidate = self._begin("candidate", lambda: protocol.program(program, handles=True))
@@ -116,14 +138,30 @@ class Worker:
 
     def _process(self, role: Role) -> Process:
         if role not in self._processes:
-            self._processes[role] = self._starter.submit(start, self._level, role, self._limits).result()
+            self._processes[role] = self._started(role)
+        if self._retired:
+            raise Broken("the sandbox was closed")
         return self._processes[role]
+
+    def _started(self, role: Role) -> Process:
+        try:
+            future = self._starter.submit(start, self._level, role, self._limits)
+        except RuntimeError:  # its thread has ended
+            raise Broken("the sandbox was closed") from None
+        try:
+            return future.result()
+        except BaseException:
+            future.add_done_callback(_end)  # nobody waits for it any more
+            raise
 
     def _answer(self, candidate: Process) -> bytes:
         try:
-            return candidate.receive()
+            frame = candidate.receive()
         except Ended as ended:
             raise _Over(*_ending(ended, self._limits)) from None
+        if not frame:  # to the judge it would be the end
+            raise Malformed("an empty message")
+        return frame
 
     def _guarded(self, work: Callable[[], None]) -> _Over | None:
         try:
@@ -138,9 +176,6 @@ class Worker:
         except Broken as error:
             self.close()
             return _Over("infrastructure", str(error))
-        except BaseException:  # a run that the host gave up: what its processes are doing is not known
-            self.close()
-            raise
         return None
 
     def _end(self) -> str:
@@ -154,6 +189,11 @@ class Worker:
 
     def _outcome(self, kind: Any, value: Any, detail: str, seconds: float) -> Outcome:
         return Outcome(kind, value, _line(detail), "", seconds, self._level)
+
+
+def _end(future: Future[Process]) -> None:
+    if future.exception() is None:
+        future.result().close()
 
 
 def _question(call: Call) -> tuple[str, bytes]:

@@ -1,11 +1,16 @@
 """What comes of runs and judgements at the best level of this machine."""
 
 import asyncio
+import os
+import resource
 import threading
+import time
 
 import pytest
 
 from eco.sandbox import Call, Limits, Sandbox
+from eco.sandbox.process import Process
+from eco.sandbox.zygote import HEADER, STOP
 
 DOUBLE = "def double(x):\n    print('doubling')\n    return x * 2\n"
 
@@ -155,3 +160,64 @@ def test_a_closed_sandbox_says_so():
     sandbox.close()
     with pytest.raises(ValueError, match="closed"):
         sandbox.run(DOUBLE, [Call("double", (1,))])
+
+
+def test_an_empty_message_is_tampering_not_a_run_that_nobody_could_judge(sandbox):
+    silent = "import os, time\ndef f():\n    os.write(3, bytes(4))\n    time.sleep(1)\n"
+    assert sandbox.judge(silent, "assert f() == 1").kind == "tamper"
+    assert only(sandbox, silent).kind == "tamper"
+
+
+def test_a_host_with_many_open_files():
+    taken = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with Sandbox(workers=1) as sandbox:
+            assert sandbox.judge(DOUBLE, "assert double(2) == 4").kind == "pass"
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def test_a_host_without_descriptors_is_no_fault_of_the_program():
+    with Sandbox(workers=1) as sandbox:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 2, most[1]))
+        try:
+            outcome = only(sandbox, DOUBLE, "double", 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, most)
+        assert outcome.kind == "infrastructure" and "cannot be started" in outcome.detail
+        assert only(sandbox, DOUBLE, "double", 1).value == 2
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.5])
+def test_closing_ends_what_runs_for_other_threads(delay):
+    sandbox = Sandbox(limits=Limits(seconds=9.0), workers=2)
+    outcomes = []
+    threads = [
+        threading.Thread(target=lambda: outcomes.append(sandbox.judge("def f():\n    while True: pass", "f()")))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    time.sleep(delay)
+    sandbox.close()
+    for thread in threads:
+        thread.join(8)
+    assert [outcome.kind for outcome in outcomes] == ["infrastructure"] * 4
+    assert "close" in outcomes[-1].detail or "ended" in outcomes[-1].detail
+
+
+def test_an_interrupted_run_does_not_spoil_the_next(sandbox, monkeypatch):
+    class Interrupted(BaseException):
+        pass
+
+    def interrupted(self):
+        self._write(HEADER.pack(STOP, 0))
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Process, "stop", interrupted)
+        with pytest.raises(Interrupted):
+            only(sandbox, DOUBLE, "double", 1)
+    assert only(sandbox, DOUBLE, "double", 1).value == 2
