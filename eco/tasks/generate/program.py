@@ -66,8 +66,9 @@ def same(result: Any, expected: Any) -> bool:
     if type(result) is not type(expected):
         return False
     if isinstance(expected, dict):
+        keys = {key: key for key in result}  # a key is found by any that equals it
         return len(result) == len(expected) and all(
-            key in result and same(result[key], value) for key, value in expected.items()
+            key in result and same(keys[key], key) and same(result[key], value) for key, value in expected.items()
         )
     if isinstance(expected, list | tuple):
         return len(result) == len(expected) and all(map(same, result, expected))
