@@ -25,7 +25,8 @@ def prepare(settings: dict[str, Any]) -> None:
         _enter_own_root(settings)
     if settings["user"]:
         system.become(settings["user"])
-        system.die_with_parent()  # forgotten with the change of user
+    if settings["level"] != "weak":  # a fork of the host may hold the stream open that would end with it
+        system.die_with_parent()  # after the change of user, with which it is forgotten
     if settings["level"] == "full":
         seccomp.program(_FIRST, changes=True)  # made here, every child finds it
     elif settings["level"] != "weak":

@@ -19,8 +19,9 @@ Level = Literal["full", "no-userns", "weak", "docker"]
 Role = Literal["candidate", "judge"]
 
 FOLDER = Path(__file__).resolve().parent
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PYTHONMALLOC": "pymalloc"}
-"""All that a zygote's environment holds: the order of a set is the same in every run."""
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PYTHONMALLOC": "pymalloc", "MALLOC_ARENA_MAX": "1"}
+"""All that a zygote's environment holds: the order of a set is the same in every run, and threads do not each reserve
+128 MB of the address space."""
 
 _FLAGS = ["-s", "-P", "-S", "-B"]
 """Like -I, but PYTHONHASHSEED is read; there is no other variable to ignore."""

@@ -313,6 +313,7 @@ class Lent(importlib.abc.MetaPathFinder):
 def main() -> None:
     """Runs as a process of its own; the settings are the JSON object that `eco.sandbox.launch` makes."""
     settings = json.loads(sys.argv[1])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a host that ignores it hands that on, and nothing could be reaped
     source, sink = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
     os.dup2(null, 0)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import resource
+import signal
 import threading
 import time
 
@@ -221,3 +222,21 @@ def test_an_interrupted_run_does_not_spoil_the_next(sandbox, monkeypatch):
         with pytest.raises(Interrupted):
             only(sandbox, DOUBLE, "double", 1)
     assert only(sandbox, DOUBLE, "double", 1).value == 2
+
+
+def test_a_host_that_ignores_the_end_of_its_children():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with Sandbox(workers=1) as sandbox:
+            assert only(sandbox, "import os\ndef f(): os._exit(3)").kind == "crash"
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_program_may_have_a_pool_of_threads(sandbox):
+    program = (
+        "import time\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "def f():\n    with ThreadPoolExecutor(20) as pool: return sum(pool.map(work, range(100)))\n"
+        "def work(i):\n    time.sleep(0.01)\n    return i\n"
+    )
+    assert only(sandbox, program).value == 4950
