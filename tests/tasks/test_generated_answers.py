@@ -90,6 +90,21 @@ def test_expressions_of_one_meaning_have_one_value_and_one_split(rng, operators)
     assert held_out(meaning(mirrored)) == held_out(meaning(expression))
 
 
+def test_sums_and_products_mean_the_same_however_they_are_ordered_and_grouped():
+    minus_five = operate("-", 7, 5)
+    same = [
+        operate("+", minus_five, 3),
+        operate("+", 3, minus_five),
+        operate("-", operate("+", 3, 7), 5),
+        operate("-", 7, operate("-", 5, 3)),
+    ]
+    assert len({meaning(expression) for expression in same}) == 1
+    assert meaning(operate("*", operate("*", 2, 3), 4)) == meaning(operate("*", 3, operate("*", 4, 2)))
+    assert meaning(operate("-", 7, operate("+", 5, 3))) != meaning(same[0])
+    assert meaning(operate("*", operate("+", 2, 3), 4)) != meaning(operate("+", operate("*", 2, 3), 4))
+    assert meaning(operate("-", 3, 4)) != meaning(operate("-", 4, 3))
+
+
 def _mirrored(expression):
     if isinstance(expression, int):
         return expression

@@ -89,6 +89,24 @@ def test_another_operator_or_order_is_another_program():
     assert normal(ast.parse("print(3 + 4)")) == normal(ast.parse("print(4 + 3)"))
 
 
+def test_sums_and_products_are_the_same_however_they_are_ordered_and_grouped():
+    sums = ("7 - 5 + 3", "3 + (7 - 5)", "3 + 7 - 5", "7 - (5 - 3)")
+    assert len({normal(ast.parse(text)) for text in sums}) == 1
+    assert normal(ast.parse("a * 2 * (b + c)")) == normal(ast.parse("(c + b) * a * 2"))
+    different = ("7 - (5 + 3)", "7 - 5 + 3", "v0[1:]", "v0[:1]", "(a + b) * c", "a * b + c", "a // b * c")
+    assert len({normal(ast.parse(text)) for text in different}) == len(different)
+
+
+def test_programs_are_in_the_same_split_in_every_version_of_python(monkeypatch):
+    tree = ast.parse("def f0(v0):\n    return v0\n")
+    fields = tuple(name for name in ast.FunctionDef._fields if name != "type_params")
+    monkeypatch.setattr(ast.FunctionDef, "_fields", fields)
+    before = normal(tree)
+    tree.body[0].type_params = []  # every function has them from Python 3.12 on
+    monkeypatch.setattr(ast.FunctionDef, "_fields", (*fields, "type_params"))
+    assert normal(tree) == before
+
+
 @pytest.mark.parametrize("level", range(1, LEVELS + 1))
 def test_no_single_answer_is_right_often(level):
     answers = Counter(task.answer for task in prediction.tasks("train", 300, level=level, seed=4))

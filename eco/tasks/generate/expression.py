@@ -73,10 +73,28 @@ def _enclosed(part: int | Operation, binding: int) -> str:
 
 
 def meaning(expression: int | Operation) -> str:
-    """Equal for expressions that differ only in the order of summands or factors."""
+    """Equal for expressions that differ only in the order of summands or factors, however they are grouped: of
+    `7 - 5 + 3`, `3 + (7 - 5)` and `7 - (5 - 3)`, all are sums of 3, 7 and less 5."""
     if isinstance(expression, int):
         return str(expression)
-    parts = [meaning(expression.left), meaning(expression.right)]
-    if expression.symbol in "+*":
-        parts.sort()
-    return f"({parts[0]}{expression.symbol}{parts[1]})"
+    if expression.symbol in "+-":
+        added, subtracted = (sorted(map(meaning, parts)) for parts in _summands(expression))
+        return f"({'-'.join(['+'.join(added), *subtracted])})"
+    if expression.symbol == "*":
+        return f"({'*'.join(sorted(map(meaning, _factors(expression))))})"
+    return f"({meaning(expression.left)}{expression.symbol}{meaning(expression.right)})"
+
+
+def _summands(part: int | Operation) -> tuple[list[int | Operation], list[int | Operation]]:
+    """What is added, and what is subtracted."""
+    if isinstance(part, int) or part.symbol not in "+-":
+        return [part], []
+    added, subtracted = _summands(part.left)
+    more, less = _summands(part.right) if part.symbol == "+" else _summands(part.right)[::-1]
+    return added + more, subtracted + less
+
+
+def _factors(part: int | Operation) -> list[int | Operation]:
+    if isinstance(part, int) or part.symbol != "*":
+        return [part]
+    return _factors(part.left) + _factors(part.right)

@@ -38,16 +38,35 @@ def renamed(source: str, variables: Sequence[str], functions: Sequence[str]) -> 
 
 
 def normal(node: ast.AST) -> str:
-    """A tree as text, equal for programs that differ only in the order of what is added or multiplied."""
+    """A tree as text, equal for programs that differ only in the order of what is added or multiplied, however it is
+    grouped, and the same in every version of Python, whose newer ones give nodes more fields."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        added, subtracted = (",".join(sorted(map(normal, parts))) for parts in _summands(node))
+        return f"Sum({added};{subtracted})"
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        return f"Product({','.join(sorted(map(normal, _factors(node))))})"
     parts = []
-    for _, value in ast.iter_fields(node):
+    for name, value in ast.iter_fields(node):
         if isinstance(value, list):
-            parts.append("[" + ",".join(map(normal, value)) + "]")
-        else:
-            parts.append(normal(value) if isinstance(value, ast.AST) else repr(value))
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mult):
-        parts.sort()
+            parts += [f"{name}=[{','.join(map(normal, value))}]"] if value else []
+        elif value is not None:
+            parts.append(f"{name}={normal(value) if isinstance(value, ast.AST) else repr(value)}")
     return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _summands(node: ast.expr) -> tuple[list[ast.expr], list[ast.expr]]:
+    """What is added, and what is subtracted."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add | ast.Sub):
+        return [node], []
+    added, subtracted = _summands(node.left)
+    more, less = _summands(node.right) if isinstance(node.op, ast.Add) else _summands(node.right)[::-1]
+    return added + more, subtracted + less
+
+
+def _factors(node: ast.expr) -> list[ast.expr]:
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Mult):
+        return [node]
+    return _factors(node.left) + _factors(node.right)
 
 
 class _Writer:
