@@ -6,6 +6,7 @@ The settings come from the host as plain JSON, see `eco.sandbox.launch`; this si
 import contextlib
 import os
 import resource
+import sys
 from typing import Any
 
 from eco.sandbox import landlock, namespaces, seccomp, system
@@ -20,7 +21,8 @@ def prepare(settings: dict[str, Any]) -> None:
     Raises:
         OSError: the kernel refused one of the walls.
     """
-    system.no_new_privileges()
+    if sys.platform == "linux":
+        system.no_new_privileges()
     if settings["own_root"]:
         _enter_own_root(settings)
     if settings["user"]:
@@ -84,15 +86,15 @@ def isolate(settings: dict[str, Any]) -> None:
 
 
 def _limit(settings: dict[str, Any]) -> None:
-    memory = settings["memory_mb"] << 20
     limits = [
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, settings["cpu_seconds"]),
-        (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, settings["file_mb"] << 20),
         (resource.RLIMIT_NOFILE, settings["open_files"]),
         (resource.RLIMIT_MEMLOCK, 0),
     ]
+    if sys.platform != "darwin":  # which refuses any: a process there has more than that when it begins
+        limits.append((resource.RLIMIT_AS, settings["memory_mb"] << 20))
     if settings["level"] == "full":  # counted within the user namespace; elsewhere the user's other processes count
         limits.append((resource.RLIMIT_NPROC, settings["threads"]))
     for which, limit in limits:

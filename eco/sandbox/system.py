@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import sys
 
 MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 
@@ -13,7 +14,7 @@ NUMBERS = {
 """Numbers of the calls that differ between the two; calls from mount_setattr (442) on have the same one everywhere."""
 
 # The GIL is kept: a process made by a bare clone() would otherwise wake up without the thread that holds it.
-_libc = ctypes.PyDLL(None, use_errno=True)
+_libc = ctypes.PyDLL("msvcrt" if sys.platform == "win32" else None, use_errno=True)
 
 
 class Refused(OSError):

@@ -166,6 +166,53 @@ def test_weak_only_limits_resources():
         assert kinds == (["memory", "fail"] if sys.platform == "linux" else [kinds[0], "fail"])
 
 
+MACOS = """
+import ctypes, resource, runpy, sys
+sys.platform = "darwin"
+class Library:  # none of Linux's functions
+    def __init__(self, name, use_errno): pass
+ctypes.PyDLL = Library
+def setrlimit(which, limits, really=resource.setrlimit):
+    if which == resource.RLIMIT_AS:
+        raise ValueError("current limit exceeds maximum limit")
+    really(which, limits)
+resource.setrlimit = setrlimit
+runpy.run_path({zygote!r}, run_name="__main__")
+"""
+
+
+def test_weak_works_where_there_are_no_calls_of_linux_and_no_limit_of_address_space(monkeypatch, tmp_path):
+    zygote = str(launch.FOLDER / "zygote.py")
+    (tmp_path / "macos.py").write_text(MACOS.format(zygote=zygote))
+
+    def elsewhere(*arguments, really=launch.launch):
+        how = really(*arguments)
+        how.command[how.command.index(zygote)] = str(tmp_path / "macos.py")
+        return how
+
+    monkeypatch.setattr(launch, "launch", elsewhere)
+    with Sandbox("weak", workers=1) as sandbox:
+        assert sandbox.judge("def f(): return 1", "assert f() == 1").kind == "pass"
+
+
+def test_windows_can_import_what_says_that_it_cannot_fork():
+    program = """
+import asyncio, concurrent.futures, ctypes, platform, subprocess, sys, tempfile
+import eco.config, eco.machine
+class Library:
+    def __init__(self, name, use_errno):
+        "/" in name  # as the real one looks
+ctypes.PyDLL = Library
+sys.platform = "win32"
+platform.system = lambda: "Windows"
+sys.modules |= {"fcntl": None, "resource": None}
+from eco.sandbox.levels import missing
+print(missing("full"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "WSL" in done.stdout, done.stderr
+
+
 def test_the_best_level_is_never_one_that_only_limits(monkeypatch):
     reasons = {"full": "no namespaces", "no-userns": "no Landlock"}
     monkeypatch.setattr(levels, "missing", reasons.get)
