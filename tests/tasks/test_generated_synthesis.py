@@ -177,6 +177,8 @@ def test_what_is_taken_from_a_completion(summing, sandbox):
         whole,
         f"Here it is:\n```python\n{whole}```\nI hope it helps.",
         f"```\n{body}```",
+        f"```bash\npip install nothing\n```\n\n```python\n{whole}```",
+        f"{body}\nIt works:\n```python\nprint(solve([]))\n```\n",
         f"import math\n\n{whole}\nprint(solve([]))",
         f"{body}\n\ndef solve(numbers):\n    return 0\n",
     ):

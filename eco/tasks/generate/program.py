@@ -36,8 +36,12 @@ class ProgramTask(Task):
         return self.body
 
     def _program(self, completion: str) -> str | None:
-        """The program that a completion makes; None if it defines nothing."""
-        text = next(iter(programs.fenced(completion)), completion)
+        """The program that a completion makes: it goes on with the body, or the first fenced block that holds one
+        counts, or else all of it. None if there is no program."""
+        blocks = [] if programs.is_indented(completion) else programs.fenced(completion)
+        return next(filter(None, map(self._read, [*blocks, completion])), None)
+
+    def _read(self, text: str) -> str | None:
         if programs.is_indented(text):
             body = programs.continuation(text)
             return None if programs.is_only_comments(body) else self.signature + body
