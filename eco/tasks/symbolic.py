@@ -19,8 +19,10 @@ _LONGEST = 200
 _SECONDS = 10
 """For an import of sympy (0.5 to 2 s), and the expression."""
 
-_EXPRESSION = re.compile(r"(?:\\[a-zA-Z]++|[0-9.+\-*/^(){}!| ])++")
-_TWO_NUMBERS = re.compile(r"[0-9.] +[0-9.]")
+_COMMAND = r"\\(?:[dt]?frac|sqrt|cdot|times|div|left|right)(?![a-zA-Z])"
+_EXPRESSION = re.compile(rf"(?:{_COMMAND}|[0-9.+\-*/^(){{}}! ])++")
+_SIDE_BY_SIDE = re.compile(r"[0-9.] *(?:\{ *| +)[0-9.]|\} *[0-9.]|(?<!\\frac)(?<!\\[dt]frac)(\{[^{}]*\}) *\{")
+"""Numbers, or groups other than those of a fraction: math-verify adds them, multiplies them, or takes one of them."""
 
 _PACKAGES = ("math_verify", "sympy", "mpmath", "latex2sympy2_extended", "antlr4")
 """math-verify and what it needs."""
@@ -46,7 +48,7 @@ def value(text):
 def is_expression(text: str) -> bool:
     """Whether a text looks like one expression without unknowns; numbers side by side are no product here."""
     text = text.strip("$ ")
-    return len(text) <= _LONGEST and bool(_EXPRESSION.fullmatch(text)) and not _TWO_NUMBERS.search(text)
+    return len(text) <= _LONGEST and bool(_EXPRESSION.fullmatch(text)) and not _SIDE_BY_SIDE.search(text)
 
 
 def evaluate(text: str, level: Level) -> Fraction | Verdict | None:

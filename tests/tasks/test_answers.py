@@ -238,6 +238,46 @@ def test_only_expressions_of_numbers_are_evaluated(text):
     assert not symbolic.is_expression(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "72|73",
+        "|72",
+        "72\\cup73",
+        "72\\lor73",
+        "72\\to73",
+        "72\\approx73",
+        "72\\quad73",
+        "72\\ldots73",
+        "72\\text{}73",
+        "71{}72",
+        "{72}{73}",
+        "72{73}",
+        "{72}73",
+        "72\\fracas73",
+    ],
+)
+def test_an_expression_that_offers_two_numbers_is_no_answer(text):
+    assert not symbolic.is_expression(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\sqrt{16}",
+        r"\frac{1}{2}+\dfrac{1}{4}",
+        r"2^{10}",
+        r"3\cdot0.1",
+        r"1\frac{1}{2}",
+        r"\frac{\sqrt{4}}{2}",
+        r"\left(1+2\right)\times3",
+        r"4!/2",
+    ],
+)
+def test_one_expression_is_evaluated(text):
+    assert symbolic.is_expression(text)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed")
 @pytest.mark.parametrize(
     ("text", "value"),
