@@ -62,6 +62,8 @@ def _of_language(trained: Trained, settings: TaskSettings | None) -> dict[str, A
     if settings is None:
         return _of_text(trained)
     settings.check()
+    if settings.harness:
+        import eco.evaluation.lm_eval  # noqa: F401  # not after hours of other measurements, where the extra is missing
     sets = {name: _open(trained, name, settings) for name in settings.sets}
     figures: dict[str, Any] = _of_text(trained)
     if sets:

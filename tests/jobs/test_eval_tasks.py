@@ -1,6 +1,7 @@
 """`eco eval RUN --tasks ...` on a run that was trained for a moment, and with its engine told the answers."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,14 @@ def test_what_cannot_be_measured_is_one_message_and_no_figures(eco, run, words, 
     done = eco("eval", run, *words)
     assert (done.returncode, done.stdout) == (1, "")
     assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_harness_that_is_not_installed_is_told_before_anything_is_measured(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "eco.evaluation.lm_eval", raising=False)
+    monkeypatch.setattr("eco.jobs.evaluate.held_out_loss", lambda *_: pytest.fail("something was measured"))
+    with pytest.raises(ValueError, match="pip install"):
+        package.evaluate(run, lm_eval="anything")
 
 
 def test_no_samples_are_no_measurement(eco, run, monkeypatch):
