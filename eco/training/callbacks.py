@@ -47,8 +47,8 @@ class Callback:
 class Evaluation(Callback):
     """Measures on held-out data at the start, every `every` steps and at the end; knows the best step; stops early.
 
-    measure: () -> metrics. decisive: those that tell which step is best, where they are lowest; a later one decides where
-        all before it are equal.
+    measure: () -> metrics.
+    decisive: those that tell which step is best, where they are lowest; a later one where all before it are equal.
     """
 
     name = "evaluation"
