@@ -59,6 +59,8 @@ def _table(figures: Mapping[str, Any]) -> Table:
 
 def _told(figures: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of a set of tasks as people read them; what did not happen is left out."""
+    if "refused" in figures:
+        return {"nothing to report": figures["refused"]}
     told: dict[str, Any] = {}
     for k, estimate in figures["pass_at"].items():
         told[f"pass@{k}"] = f"{estimate['value']:.4f}   95 % interval {estimate['low']:.4f} to {estimate['high']:.4f}"

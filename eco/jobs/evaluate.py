@@ -33,8 +33,9 @@ def evaluate(run: str | Path, checkpoint: str | int = "best", **settings: Any) -
     """One checkpoint's figures over all that was held out; `run` and `step` say which checkpoint.
 
     A language model: loss in nats a token, perplexity, bits per byte. With `settings`, fields of
-    `eco.evaluation.tasks.TaskSettings`, also `task_sets`: for each set what `eco.evaluation.tasks.summarize` reports,
-    the `sandbox` level that was reached and the `seconds` it took; and `lm_eval`: what that harness reports.
+    `eco.evaluation.tasks.TaskSettings`, also `task_sets`: for each set what `eco.evaluation.tasks.summarize` reports
+    (or why it is `refused`), the `sandbox` level that was reached and the `seconds` it took; and `lm_eval`: what that
+    harness reports.
 
     A model of puzzles: see `eco.evaluation.puzzles.measure`; `settings` are fields of `eco.inference.search.Search`,
     and with more than one path `accuracy_by_paths` is added.
@@ -116,9 +117,19 @@ def _of_tasks(trained: Trained, sets: Mapping[str, list[Task]], settings: TaskSe
             samples = draw_and_check(trained.engine, tasks, sandbox, settings)
             seconds = time.monotonic() - start
             keep(name, samples)
-            summary = summarize(samples, settings.ks, settings.seed)
-            figures[name] = {**summary, "sandbox": sandbox.level, "seconds": seconds}
+            figures[name] = {**_summary(samples, settings), "sandbox": sandbox.level, "seconds": seconds}
+        refused = [summary["refused"] for summary in figures.values() if "refused" in summary]
+        if len(refused) == len(figures):
+            raise ValueError(refused[0])
     return figures
+
+
+def _summary(samples: list[list[Sample]], settings: TaskSettings) -> dict[str, Any]:
+    """`summarize`, or under `refused` why there is nothing to report: the other sets' figures are not lost by it."""
+    try:
+        return summarize(samples, settings.ks, settings.seed)
+    except ValueError as error:
+        return {"refused": str(error)}
 
 
 def _of_harness(trained: Trained, settings: TaskSettings) -> dict[str, Any]:

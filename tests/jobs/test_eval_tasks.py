@@ -163,3 +163,22 @@ def test_models_of_puzzles_are_asked_no_tasks_in_words(eco, tmp_path):
     package.train(str(tmp_path / "small.yaml"), {"output_dir": str(tmp_path / "run")})
     done = eco("eval", tmp_path / "run", "--tasks", "arithmetic")
     assert done.returncode == 1 and "these are for language models: tasks" in done.stderr
+
+
+def test_a_set_that_cannot_be_judged_does_not_take_the_others_with_it(eco, run, tmp_path, monkeypatch):
+    from eco.jobs import evaluate as job
+
+    summarize = job.summarize
+
+    def picky(samples, *rest):
+        if samples[0][0].task.name.startswith("expressions"):
+            raise ValueError("no completion could be judged")
+        return summarize(samples, *rest)
+
+    monkeypatch.setattr(job, "summarize", picky)
+    words = ("eval", run, "--tasks", "arithmetic,expressions", "--out", tmp_path / "samples.jsonl", *FAST)
+    sets = json.loads(eco(*words, "--json").stdout)["task_sets"]
+    assert sets["expressions"]["refused"] == "no completion could be judged"
+    assert sets["arithmetic"]["pass_at"]
+    assert (tmp_path / "samples.jsonl").exists()
+    assert "no completion could be judged" in eco(*words).stdout
