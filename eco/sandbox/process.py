@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ class Process:
             )
         except OSError as error:  # no descriptor, process or memory is left
             raise Broken(f"it cannot be started: {error}") from error
+        _PROCESSES.add(self)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._sink, self._source = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._sink, False)
@@ -138,6 +140,10 @@ class Process:
         self._process.wait()
         if self._farewell:
             subprocess.run(self._farewell, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        self.close_streams()
+
+    def close_streams(self) -> None:
+        """All that a forked copy of the host may do: open there, they would hide the death of the host."""
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
@@ -202,3 +208,15 @@ class Process:
             return "it closed its streams"
         words = os.read(self._process.stderr.fileno(), 4096).decode(errors="replace").strip()
         return words or f"it ended with status {status}"
+
+
+_PROCESSES: weakref.WeakSet[Process] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for process in _PROCESSES:
+        process.close_streams()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -22,7 +22,7 @@ B = TypeVar("B")
 
 
 class Sandbox:
-    """A pool of workers; a context manager. Safe for threads, not for use in a process forked from its own.
+    """A pool of workers; a context manager. Safe for threads; refuses to be used in a fork of its process.
 
     A worker starts with its first run (0.1 s) and is replaced when it fails. Closing the sandbox ends every process,
     and so does the death of the process that made it.
@@ -48,13 +48,14 @@ class Sandbox:
         for worker in workshop:
             self._free.put(worker)
         self._pool = pool
-        self._finalizer = weakref.finalize(self, _close, pool, starter, workshop, os.getpid())
+        self._owner = os.getpid()
+        self._finalizer = weakref.finalize(self, _close, pool, starter, workshop, self._owner)
 
     def run(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
         """Runs a program and calls its functions, in order and in one process: one outcome for each call.
 
         Raises:
-            ValueError: an argument that cannot be carried, or a sandbox that is closed.
+            ValueError: an argument that cannot be carried, or a sandbox that is closed or of another process.
         """
         with self._worker() as worker:
             return worker.run(program, calls)
@@ -66,19 +67,19 @@ class Sandbox:
 
     def run_many(self, jobs: Sequence[tuple[str, Sequence[Call]]]) -> list[list[Outcome]]:
         """`run` for many programs over the pool; results in the order of the jobs."""
-        return list(self._pool.map(self.run, *_columns(jobs)))
+        return list(self._usable_pool().map(self.run, *_columns(jobs)))
 
     def judge_many(self, jobs: Sequence[tuple[str, str]]) -> list[Outcome]:
         """`judge` for many (program, tests) over the pool; results in the order of the jobs."""
-        return list(self._pool.map(self.judge, *_columns(jobs)))
+        return list(self._usable_pool().map(self.judge, *_columns(jobs)))
 
     async def arun(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
         """`run` without blocking the event loop."""
-        return await asyncio.wrap_future(self._pool.submit(self.run, program, calls))
+        return await asyncio.wrap_future(self._usable_pool().submit(self.run, program, calls))
 
     async def ajudge(self, program: str, tests: str) -> Outcome:
         """`judge` without blocking the event loop."""
-        return await asyncio.wrap_future(self._pool.submit(self.judge, program, tests))
+        return await asyncio.wrap_future(self._usable_pool().submit(self.judge, program, tests))
 
     def close(self) -> None:
         """Ends every process. What still runs for another thread comes to an `infrastructure` outcome."""
@@ -92,10 +93,19 @@ class Sandbox:
     ) -> None:
         self.close()
 
-    @contextmanager
-    def _worker(self) -> Iterator[Worker]:
+    def _usable_pool(self) -> ThreadPoolExecutor:
+        self._check()
+        return self._pool
+
+    def _check(self) -> None:
+        if os.getpid() != self._owner:
+            raise ValueError("this sandbox belongs to the process that made it; make one in the fork")
         if not self._finalizer.alive:
             raise ValueError("the sandbox is closed; make another one")
+
+    @contextmanager
+    def _worker(self) -> Iterator[Worker]:
+        self._check()
         worker = self._free.get()
         try:
             with worker:

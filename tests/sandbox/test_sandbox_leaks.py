@@ -1,5 +1,6 @@
 """Nothing is left: no process, descriptor or file, whoever dies first; and nothing of one run in another's memory."""
 
+import contextlib
 import os
 import secrets
 import signal
@@ -96,6 +97,40 @@ def test_a_killed_host_takes_everything_along(number):
         host.kill()
         host.wait()
         host.stdout.close()
+
+
+FORKING = """
+import os, time
+if os.fork() == 0:
+    time.sleep(60)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("level", [None, "weak"])
+def test_a_fork_of_the_host_does_not_keep_the_processes_of_a_killed_one(level):
+    forking = HOST.replace("Sandbox(", f"Sandbox({level!r}, ", 1).replace("sys.stdin.read()", FORKING)
+    command = [sys.executable, "-W", "ignore", "-c", forking]
+    host = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    family, fork = [], []
+    try:
+        assert host.stdout.readline() == b"running\n"
+        time.sleep(0.3)
+        children = psutil.Process(host.pid).children()
+        fork = [child for child in children if child.cmdline() == command]
+        family = [child for child in psutil.Process(host.pid).children(recursive=True) if child not in fork]
+        assert len(fork) == 1 and len(family) >= 6
+        host.kill()
+        assert becomes(lambda: not any(process.is_running() for process in family), 5.0), family
+        assert fork[0].is_running()
+    finally:
+        host.kill()
+        host.wait()
+        host.stdin.close()
+        host.stdout.close()
+        for process in fork + family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def test_a_forgotten_sandbox_ends_with_its_process():

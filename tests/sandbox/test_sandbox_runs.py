@@ -240,3 +240,38 @@ def test_a_program_may_have_a_pool_of_threads(sandbox):
         "def work(i):\n    time.sleep(0.01)\n    return i\n"
     )
     assert only(sandbox, program).value == 4950
+
+
+def refusals(sandbox):
+    job = ("def f(): return 1", [Call("f")])
+    uses = [
+        lambda: sandbox.run(*job),
+        lambda: sandbox.judge("def f(): return 1", "f()"),
+        lambda: sandbox.run_many([job]),
+        lambda: sandbox.judge_many([("def f(): return 1", "f()")]),
+        lambda: asyncio.run(sandbox.arun(*job)),
+        lambda: asyncio.run(sandbox.ajudge("def f(): return 1", "f()")),
+    ]
+    for use in uses:
+        try:
+            use()
+        except ValueError as error:
+            yield str(error)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_of_the_host_is_refused_and_does_not_disturb_it():
+    with Sandbox(workers=1) as sandbox:
+        assert only(sandbox, DOUBLE, "double", 2).value == 4
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            refused = 0
+            try:
+                refused = sum("belongs to the process that made it" in words for words in refusals(sandbox))
+                sandbox.close()
+            finally:
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+        assert only(sandbox, DOUBLE, "double", 3).value == 6
+    assert sum("closed" in words for words in refusals(sandbox)) == 6

@@ -197,8 +197,9 @@ def test_weak_works_where_there_are_no_calls_of_linux_and_no_limit_of_address_sp
 
 def test_windows_can_import_what_says_that_it_cannot_fork():
     program = """
-import asyncio, concurrent.futures, ctypes, platform, subprocess, sys, tempfile
+import asyncio, concurrent.futures, ctypes, os, platform, subprocess, sys, tempfile
 import eco.config, eco.machine
+del os.register_at_fork
 class Library:
     def __init__(self, name, use_errno):
         "/" in name  # as the real one looks
