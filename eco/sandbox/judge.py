@@ -2,8 +2,8 @@
 
 No code of the program runs here, only values arrive, so the program can never reach into a comparison. For the same
 reason builtins and modules of the standard library are the judge's own, whatever the program calls by their names: a
-program's `abs` or `math` must not decide whether its answer is close enough. Only tests that name nothing else (the
-function under test is called `sum`) get the program's.
+program's `abs` or `math` must not decide whether its answer is close enough. Tests of a function that is called `sum`
+bind the name themselves, to another one of the program.
 """
 
 import builtins
@@ -175,12 +175,9 @@ def _needed(source: str) -> set[str]:
 def _namespace(needed: set[str], names: dict[str, str], link: _Link) -> dict[str, Any]:
     """The globals of the tests: modules of the standard library and the program's names, as far as they are used."""
     modules = {name for name in needed if name in sys.stdlib_module_names}
-    foreign = needed - _BUILTINS - modules
-    if not foreign:
-        foreign, modules = needed, modules - names.keys()
     namespace: dict[str, Any] = {"__name__": "tests"}
     namespace.update((name, import_module(name)) for name in modules)
-    for name in foreign & names.keys():
+    for name in (needed - _BUILTINS - modules) & names.keys():
         namespace[name] = Remote(link, name, "name") if names[name] == "callable" else link.ask("get", None, name)
     return namespace
 

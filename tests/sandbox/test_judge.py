@@ -146,9 +146,10 @@ def test_cheats_do_not_pass(roles: Roles, cheat: str, tests: str) -> None:
     assert roles.judge("def f(x): return 1\n" + cheat, tests)[0] in ("fail", "crash")
 
 
-def test_a_function_may_be_called_like_a_builtin_where_tests_name_nothing_else(roles: Roles) -> None:
-    assert roles.judge("def sum(a, b): return a - b", "assert sum(3, 2) == 1")[0] == "pass"
-    assert roles.judge("def copy(a): return a + 1", "assert copy(3) == 4")[0] == "pass"
+def test_what_is_called_like_a_builtin_or_a_module_is_never_the_programs(roles: Roles) -> None:
+    assert roles.judge("def sum(a): return 1\ndef set(a): return 1", "assert set(sum([1])) == set([3])")[0] == "fail"
+    assert roles.judge("class math: floor = abs", "assert math.floor(2.5) == 2.5")[0] == "fail"
+    assert roles.judge("def sum(a, b): return a - b\nf = sum", "sum = f\nassert sum(3, 2) == 1") == ("pass", "")
     assert roles.judge("def f(a): return a\ndef sum(a): return 7", "assert sum([f(3)]) == 7")[0] == "fail"
 
 

@@ -96,6 +96,33 @@ def test_the_tests_do_not_take_the_programs_word_for_a_module(written, sandbox):
     assert task.check(cheat, sandbox).outcome == "fail"
 
 
+SUM = {
+    "task_id": 603,
+    "text": "Write a function to find the digits that occur in a list of numbers.",
+    "code": "def sum(numbers):\r\n\treturn [int(digit) for n in numbers for digit in str(n)]",
+    "test_list": ["assert set(sum([12, 2])) == set([1, 2])", "assert sorted(sum([31])) == [1, 3]"],
+}
+
+
+@pytest.mark.parametrize(
+    ("completion", "outcome"),
+    [
+        (SUM["code"], "pass"),
+        ("def sum(a): return 1\ndef set(a): return 1\ndef sorted(a): return [1, 3]", "fail"),
+        ("def sum(a): return [1, 2]\ndef sorted(a): return [1, 3]", "fail"),
+        ("def total(a): return [1, 2]\ndef set(a): return 1\ndef sorted(a): return [1, 3]", "fail"),
+    ],
+)
+def test_a_function_called_like_a_builtin_is_the_only_one_that_the_program_gives(written, sandbox, completion, outcome):
+    (task,) = mbpp.tasks("train", 5, path=written(SUM))
+    assert task.check(completion, sandbox).outcome == outcome
+
+
+def test_a_builtin_is_not_the_programs_function(written, sandbox):
+    (task,) = mbpp.tasks("train", 5, path=written(SUM | {"test_list": ["assert sum([1, 2]) == 3"]}))
+    assert task.check("def total(a): return 0", sandbox).outcome == "fail"
+
+
 def test_splits_are_those_published(written):
     path = written(*(ROW | {"task_id": number} for number in (1, 10, 11, 510, 511, 600, 601, 974)))
     assert [task.name for task in mbpp.tasks("train", 9, path=path)] == ["MBPP/601", "MBPP/974"]

@@ -1,5 +1,8 @@
 """MBPP: a sentence and an assertion ask for a program (Austin et al., 2021, arXiv 2108.07732)."""
 
+import builtins
+import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,10 @@ _FILE = files.PublicFile(
 _SPLITS: dict[Split, tuple[range, ...]] = {"train": (range(601, 975),), "held_out": (range(11, 511), range(511, 601))}
 """The published task_ids: training; test and validation. 1 to 10 are for few-shot prompts and in neither."""
 
+_CALLED = re.compile(r"(?<![\w.])(\w+)\(")
+_NOT_LENT = frozenset(dir(builtins)) | sys.stdlib_module_names
+"""Names that a judge does not take from a program."""
+
 
 class _Row(files.Row):
     task_id: int
@@ -33,7 +40,8 @@ class MBPPTask(Task):
     """The prompt is the sentence and the first assertion in a docstring, as InCoder has it (arXiv 2204.05999).
 
     setup: code that makes arguments for the tests from what the program defines. tests: all assertions; the first is
-    the only one that the prompt shows. The score is 1 or 0: assertions are not judged one by one.
+    the only one that the prompt shows. own: the function under test, if it is called like a builtin or a module of the
+    standard library, else empty. The score is 1 or 0: assertions are not judged one by one.
     """
 
     name: str
@@ -41,6 +49,7 @@ class MBPPTask(Task):
     reference: str
     setup: str
     tests: tuple[str, ...]
+    own: str
     stop: tuple[str, ...] = ("\nassert", '\n"""', "\nprint", "\nif", "\n```")
 
     def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
@@ -49,7 +58,11 @@ class MBPPTask(Task):
             return Verdict("fail", 0.0, "the completion defines nothing")
         # The arguments are made of the program's own classes, so in its process; modules are for the tests as well.
         imports = [line for line in self.setup.splitlines() if line.startswith(("import ", "from "))]
-        outcome = sandbox.judge(f"{program}\n{self.setup}\n", "\n".join([*imports, *self.tests]) + "\n")
+        source, tests = f"{program}\n{self.setup}\n", "\n".join([*imports, *self.tests]) + "\n"
+        if self.own:  # under a name that the judge does take, and no builtin where the program has none
+            source += f"_own_{self.own} = globals()[{self.own!r}]\n"
+            tests = f"{self.own} = _own_{self.own}\n{tests}"
+        outcome = sandbox.judge(source, tests)
         return Verdict(outcome.kind, float(outcome.kind == "pass"), outcome.detail)
 
     def _program(self, completion: str) -> str:
@@ -86,12 +99,17 @@ def tasks(
 
 def _task(row: _Row) -> MBPPTask:
     first = next(test for test in row.test_list if test.strip())
+    code = _lines(row.code)
+    own = {
+        name for name in _CALLED.findall(first) if name in _NOT_LENT and programs.where_defined(code, name) is not None
+    }
     return MBPPTask(
         name=f"MBPP/{row.task_id}",
         prompt=f'"""\n{row.text.strip()}\n{first.strip()}\n"""\n',
-        reference=_lines(row.code),
+        reference=code,
         setup=_lines(row.test_setup_code),
         tests=tuple(_lines(test) for test in (*row.test_list, *row.challenge_test_list)),
+        own=own.pop() if len(own) == 1 else "",
     )
 
 
