@@ -16,6 +16,9 @@ from eco.tasks.verdict import Verdict
 _LONGEST = 200
 """Characters of an expression."""
 
+_BITS = 4096
+"""Of numerator and denominator, which are reduced and compared outside of the sandbox."""
+
 _SECONDS = 10
 """For an import of sympy (0.5 to 2 s), and the expression."""
 
@@ -52,7 +55,7 @@ def is_expression(text: str) -> bool:
 
 
 def evaluate(text: str, level: Level) -> Fraction | Verdict | None:
-    """The rational number that an expression is; None if it is none or math-verify is not installed.
+    """The rational number that an expression is; None if it is none, a huge one, or math-verify is not installed.
 
     A verdict, where the run ended by its limits or could not be done at all. Takes a second, as sympy is imported anew.
     """
@@ -61,7 +64,7 @@ def evaluate(text: str, level: Level) -> Fraction | Verdict | None:
     versions = {_RUNTIME: importlib.metadata.version(_RUNTIME)}
     outcome = _evaluator(level).run(_PROGRAM.format(versions=versions), [Call("value", (text.strip("$ "),))])[0]
     match outcome.kind, outcome.value:
-        case "pass", (int(above), int(below)) if below:
+        case "pass", (int(above), int(below)) if below and max(above.bit_length(), below.bit_length()) <= _BITS:
             return Fraction(above, below)
         case "pass" | "fail", _:
             return None

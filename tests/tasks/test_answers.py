@@ -227,6 +227,17 @@ def test_what_the_sandbox_may_return_is_not_trusted(evaluator, value):
     assert outcome("#### 1+1", 2) == "fail"
 
 
+@pytest.mark.parametrize(("above", "below"), [(3 << 4095, 1 << 4095), (3, 1 << 4096), (-3 << 4096, 1)])
+def test_huge_numbers_are_not_reduced_outside_of_the_sandbox(evaluator, above, below):
+    evaluator.kind, evaluator.value = "pass", (above, below)
+    assert symbolic.evaluate("1+1", "full") is None
+
+
+def test_numbers_that_are_not_huge_are_reduced(evaluator):
+    evaluator.kind, evaluator.value = "pass", (3 << 4094, 1 << 4095)
+    assert symbolic.evaluate("1+1", "full") == Fraction(3, 2)
+
+
 @pytest.mark.parametrize("kind", ["timeout", "memory", "crash", "tamper", "infrastructure"])
 def test_a_run_that_broke_down_is_told(evaluator, kind):
     evaluator.kind = kind
