@@ -16,6 +16,7 @@ from eco.sandbox.outcome import Call, Kind, Outcome
 from eco.sandbox.process import Broken, Ended, Flood, Process
 
 _EXHAUSTED = 0.5  # of the limit on processor time: the kernel counts ticks for it, and on a busy machine too many
+_ANSWERS = 4 << 20  # bytes of all answers of a run: a value may take 25 times as much memory as its bytes
 _DETAIL = 1000  # characters of an outcome's detail
 
 
@@ -42,7 +43,8 @@ class Worker:
         self._busy = threading.RLock()
 
     def run(self, program: str, calls: Sequence[Call]) -> list[Outcome]:
-        """One outcome for each call, in order. Where the program itself fails or dies, the calls left share that."""
+        """One outcome for each call, in order. Where the program itself fails, dies or has said too much, the calls
+        left share that."""
         outcomes: list[Outcome] = []
 
         def ask() -> None:
@@ -50,11 +52,16 @@ class Worker:
             candidate = self._begin("candidate", lambda: protocol.program(program, handles=False), *first)
             self._greeting(candidate)
             since = begun
+            left = _ANSWERS
             for number, (identity, question) in enumerate(questions):
                 if number:
                     since = time.perf_counter()
                     candidate.send(question)
-                reply = protocol.answer(self._answer(candidate), identity)
+                frame = self._answer(candidate)
+                left -= len(frame)
+                if left < 0:
+                    raise _Over("memory", f"the answers take more than {_ANSWERS >> 20} MB together")
+                reply = protocol.answer(frame, identity)
                 outcomes.append(self._outcome(*_result(reply), time.perf_counter() - since))
 
         questions = [_question(call) for call in calls]

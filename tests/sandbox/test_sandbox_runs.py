@@ -83,6 +83,14 @@ def test_an_endless_program_is_a_timeout_for_all_that_was_asked():
         assert sandbox.judge(program, "assert quick() == 1").kind == "pass"
 
 
+def test_the_answers_of_a_run_have_a_common_limit(sandbox):
+    program = "def f(size): return 'x' * size"
+    outcomes = sandbox.run(program, [Call("f", (size,)) for size in (10**6, 10**6, 10**6, 10**6, 10**6, 1)])
+    assert [outcome.kind for outcome in outcomes] == ["pass"] * 4 + ["memory"] * 2
+    assert outcomes[4].detail == outcomes[5].detail == "the answers take more than 4 MB together"
+    assert only(sandbox, program, "f", 10**6).kind == "pass"  # the next run has its own
+
+
 def test_processor_time_is_limited_on_its_own():
     with Sandbox(limits=Limits(seconds=20.0, cpu_seconds=1), workers=1) as sandbox:
         outcome = only(sandbox, "def f():\n    while True: pass")
@@ -99,6 +107,17 @@ def test_output_is_kept_up_to_a_limit():
         assert flood.value == 5 and flood.output == "x" * 1024
         dying = only(sandbox, "import os\ndef f():\n    os.write(1, b'last words')\n    os.abort()")
         assert (dying.kind, dying.output) == ("crash", "last words")
+
+
+def test_what_a_stopped_run_still_prints_does_not_count_for_the_next():
+    deaf = "import os\nos.write(3, b'\\1\\0\\0\\0x')\nwhile True: os.write(1, b'x')"
+    with Sandbox(limits=Limits(seconds=2.0, output_kb=2048), workers=1) as sandbox:
+        # As long as what fits between host and program: the word to stop waits behind it.
+        assert only(sandbox, deaf, "f", "x" * 270_000).kind == "tamper"
+        following = only(sandbox, "def f(x): return len(x)", "f", "x" * 1_000_000)
+        assert following.value == 1_000_000, following
+    with pytest.raises(ValueError, match="output_kb"):
+        Limits(output_kb=2049)
 
 
 def test_tests_run_outside_the_program(sandbox):
