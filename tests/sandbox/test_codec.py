@@ -159,6 +159,7 @@ def test_subclasses_travel_as_their_base_type(value: Any, plain: Any) -> None:
         iter([]),
         Claim(),
     ],
+    ids=lambda value: type(value).__name__,
 )
 def test_other_objects_are_refused_by_the_name_of_their_type(value: Any) -> None:
     with pytest.raises(Unrepresentable) as error:
