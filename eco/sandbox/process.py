@@ -159,15 +159,21 @@ class Process:
             self._ended = Ended(**json.loads(body))
 
     def _message(self) -> tuple[int, bytes]:
-        while True:
-            if len(self._received) >= HEADER.size:
-                kind, count = HEADER.unpack_from(self._received)
-                if len(self._received) >= HEADER.size + count:
-                    body = bytes(self._received[HEADER.size : HEADER.size + count])
-                    del self._received[: HEADER.size + count]
-                    return kind, body
+        while (message := self._complete()) is None:
             self._wait(writing=False)
             self._read()
+        return message
+
+    def _complete(self) -> tuple[int, bytes] | None:
+        """The next message, if all of it has come."""
+        if len(self._received) < HEADER.size:
+            return None
+        kind, count = HEADER.unpack_from(self._received)
+        if len(self._received) < HEADER.size + count:
+            return None
+        body = bytes(self._received[HEADER.size : HEADER.size + count])
+        del self._received[: HEADER.size + count]
+        return kind, body
 
     def _read(self) -> None:
         data = os.read(self._source, _CHUNK)
@@ -184,6 +190,8 @@ class Process:
             except BlockingIOError:
                 if self._wait(writing=True):
                     self._read()
+                    while self._stale and (message := self._complete()):  # no matter how much a stopped run says
+                        self._take(*message)
                     if len(self._received) > 2 * FRAME:
                         raise Flood from None
             except BrokenPipeError:
