@@ -5,13 +5,15 @@ All else is an object with one tag: `{"t": [...]}` a tuple, `{"s": [...]}` a set
 `{"d": [[key, value], ...]}` a dict in its order, `{"i": "0x..."}` a large integer (hexadecimal, as the decimal form
 takes quadratic time and has a limit), `{"f": "nan"}`, `{"c": [re, im]}` a complex number, `{"b": "..."}` bytes in
 base64, `{"u": "..."}` a string with surrogates in base64, `{"y": "int"}` one of the types in `TYPES`,
-`{"h": [reference, type]}` a handle: an object that stays where it is. Values of subclasses (Counter, OrderedDict, named
-tuples, IntEnum) travel as their base type. Ranges, fractions, decimals, iterators and objects of other classes are not
-carried.
+`{"h": [reference, type]}` a handle: an object that stays where it is. Ranges (`"r"`, by their members, so that a short
+text is no long loop), deques (`"q"`, without their bound) and a dict's keys (`"k"`), values (`"v"`) and items (`"n"`)
+arrive as what they are. Values of subclasses (Counter, OrderedDict, named tuples, IntEnum) travel as their base type.
+Fractions, decimals, iterators and objects of other classes are not carried.
 """
 
 import binascii
 import json
+from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -32,6 +34,9 @@ Resolve = Callable[[int | str, str], Any]
 
 _EXACT = 1 << 53  # integers up to here are exact in every JSON reader
 _COLLISIONS = 100  # equal hashes in a set or dict; numbers made to collide would take quadratic time
+_EMPTY: dict[Any, Any] = {}
+_VIEWS = {type(_EMPTY.keys()): "k", type(_EMPTY.values()): "v"}
+_ITEMS = type(_EMPTY.items())
 _BASES = (int, float, complex, str, bytes, bytearray, list, tuple, set, frozenset, dict)
 
 
@@ -118,6 +123,14 @@ class _Packer:
             return {"s": self._inside(value, value)}
         if kind is frozenset:
             return {"z": self._inside(value, value)}
+        if kind is range:
+            return {"r": self._inside(value, value[: self._size + 1])}
+        if kind is deque:
+            return {"q": self._inside(value, value)}
+        if kind in _VIEWS:
+            return {_VIEWS[kind]: self._inside(value, value)}
+        if kind is _ITEMS:
+            return {"n": self._inside(value, [list(pair) for pair in value])}
         if kind is complex:
             return {"c": [self._number(value.real), self._number(value.imag)]}
         if kind is bytes:
@@ -229,6 +242,8 @@ def _untag(tag: str, node: Any, resolve: Resolve | None, depth: int) -> Any:
         return _distinct(dict, _pairs(node, resolve, depth))
     if tag == "s" or tag == "z":
         return _distinct(set if tag == "s" else frozenset, _members(node, resolve, depth))
+    if tag in ("r", "q", "k", "v", "n"):
+        return _rarer(tag, node, resolve, depth)
     if tag == "c":
         real, imaginary = (_unpack(part, None, DEPTH) for part in node)
         if type(real) is not float or type(imaginary) is not float:
@@ -242,6 +257,27 @@ def _untag(tag: str, node: Any, resolve: Resolve | None, depth: int) -> Any:
     if type(node) is not str:
         raise Malformed(f"a value that its tag {tag!r} does not explain")
     return _from_text(tag, node)
+
+
+def _rarer(tag: str, node: Any, resolve: Resolve | None, depth: int) -> Any:
+    if tag == "n":
+        return _distinct(dict, _pairs(node, resolve, depth)).items()
+    members = _members(node, resolve, depth)
+    if tag == "q":
+        return deque(members)
+    if tag == "v":
+        return dict(enumerate(members)).values()
+    if tag == "k":
+        return _distinct(dict, [[member, None] for member in members]).keys()
+    if not all(type(member) is int for member in members):
+        raise Malformed("a range of other things than integers")
+    if not members:
+        return range(0)
+    step = members[1] - members[0] if len(members) > 1 else 1
+    result = range(members[0], members[0] + step * len(members), step)  # a step of 0 is a ValueError
+    if any(member != other for member, other in zip(members, result, strict=True)):
+        raise Malformed("a range with uneven steps")
+    return result
 
 
 def _from_text(tag: str, text: str) -> Any:

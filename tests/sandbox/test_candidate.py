@@ -110,7 +110,7 @@ def raises(kind): raise errors[kind]
         ("(i for i in [1])", "type generator cannot"),
         ("object()", "type object cannot"),
         ("type('Two', (), {})()", "type Two cannot"),
-        ("range(3)", "type range cannot"),
+        ("iter([3])", "type list_iterator cannot"),
         ("[0] * 10**7", "larger than"),
         ("'x' * 10**8", "larger than"),
         ("1 << 10**9", "larger than"),

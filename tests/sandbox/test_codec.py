@@ -147,8 +147,51 @@ def test_subclasses_travel_as_their_base_type(value: Any, plain: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        range(0),
+        range(3, 4),
+        range(9, -9, -4),
+        range(1 << 60, 1 << 62, 1 << 60),
+        collections.deque([1, [2]]),
+        collections.deque(),
+        {1: 2}.keys(),
+        {1: [2]}.values(),
+        {1: [2], "a": 3}.items(),
+        {}.keys(),
+        {}.values(),
+        {}.items(),
+    ],
+    ids=repr,
+)
+def test_what_is_like_a_list_arrives_as_what_it_is(value: Any) -> None:
+    arrived = decode(encode([value, (value,)]))
+    assert type(arrived[0]) is type(value) and list(arrived[0]) == list(arrived[1][0]) == list(value)
+    assert isinstance(value, type({}.values())) or arrived[0] == value
+
+
+@pytest.mark.parametrize(
+    "value", [range(10**7), range(10**30), [range(10**5)] * 20, dict.fromkeys(range(10**6)).keys()]
+)
+def test_a_range_takes_as_much_as_its_members(value: Any) -> None:
+    with pytest.raises(TooLarge):
+        encode(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *('{"r":[1,1]}', '{"r":[1,2,4]}', '{"r":[1.0]}', '{"r":[true,2]}', '{"r":3}', '{"k":[1,1]}', '{"k":[[1]]}'),
+        *('{"n":[[1]]}', '{"n":[[1,2],[1,3]]}', '{"q":"a"}', '{"v":{"d":[]}}', '{"r":[{"h":[1,"a"]}]}'),
+    ],
+)
+def test_what_is_like_a_list_may_be_malformed(text: str) -> None:
+    with pytest.raises(Malformed):
+        decode(text.encode())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
         object(),
-        range(3),
         Fraction(1, 2),
         (i for i in ()),
         len,
@@ -253,7 +296,7 @@ def test_a_huge_value_is_refused_before_it_is_copied() -> None:
         '{"t":1}',
         '{"t":"ab"}',
         '{"t":{"t":[]}}',
-        '{"q":[]}',
+        '{"x":[]}',
         '{"i":"0x1"}',
         '{"i":"0x_ffffffffffffffff"}',
         '{"i":"0X20000000000001"}',

@@ -159,6 +159,21 @@ def test_modules_and_values_and_types_in_tests(roles: Roles) -> None:
     assert roles.judge(program, tests) == ("pass", "")
 
 
+def test_what_is_like_a_list_can_be_compared_as_one(roles: Roles) -> None:
+    program = """
+from collections import deque
+def f(kind):
+    made = {2: 1, 1: 2}
+    return {'r': range(3), 'q': deque([1, 2]), 'k': made.keys(), 'v': made.values(), 'n': made.items()}[kind]
+"""
+    tests = """
+assert list(f('r')) == [0, 1, 2] and f('r') != [0, 1, 2]
+assert list(f('q')) == [1, 2] and f('q').popleft() == 1
+assert list(f('k')) == [2, 1] and f('k') == {1, 2} and sorted(f('v')) == [1, 2] and list(f('n')) == [(2, 1), (1, 2)]
+"""
+    assert roles.judge(program, tests) == ("pass", "")
+
+
 def test_objects_of_the_program_can_be_made_changed_and_passed_back(roles: Roles) -> None:
     program = """
 class Node:
