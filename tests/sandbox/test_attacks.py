@@ -79,6 +79,7 @@ def attack():
     assert (outcome.kind, outcome.value) == ("pass", [3, "own file", b"x", False]), outcome
 
 
+@pytest.mark.slow  # other sandboxes at work would be seen too
 def test_bait_sees_what_changed_and_leaves_nothing() -> None:
     with Bait() as bait:
         folder = bait.folders[1]

@@ -107,6 +107,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [None, "weak"])
 def test_a_fork_of_the_host_does_not_keep_the_processes_of_a_killed_one(level):
     forking = HOST.replace("Sandbox(", f"Sandbox({level!r}, ", 1).replace("sys.stdin.read()", FORKING)
