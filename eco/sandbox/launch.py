@@ -72,7 +72,7 @@ def start(level: Level, role: Role, limits: Limits) -> Process:
         Broken: the walls of the level do not stand.
     """
     how = launch(level, role, limits)
-    return Process(how.command, how.environment, how.farewell)
+    return Process(how.command, how.environment, how.farewell, orphans=level == "weak")
 
 
 def package_files(packages: Sequence[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ import select
 import signal
 import struct
 import subprocess
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from eco.sandbox.zygote import DATA, ENDED, HEADER, OUTPUT, READY, START, STOP
 _START_S = 20.0
 _GRACE_S = 5.0
 """How long after a run's deadline the zygote may take to say so."""
+
+_FAREWELL_S = 1.0
+"""How long a process may take to end what runs in it, where nobody else does."""
 
 _LENGTH = 4
 _CHUNK = 1 << 16
@@ -47,28 +51,34 @@ class Ended(Exception):
 class Process:
     """A running zygote. Not safe for threads; it dies with the thread that started it."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], farewell: list[str]) -> None:
+    def __init__(
+        self, command: list[str], environment: Mapping[str, str], farewell: list[str], orphans: bool = False
+    ) -> None:
         """
         farewell: a command to run when the process has been ended, as a container outlives its client.
+        orphans: whether what runs in it outlives it, so that it must be given the time to end that.
 
         Raises:
             Broken: it did not start, or its walls do not stand; the message says why.
         """
         self._farewell = farewell
+        self._orphans = orphans
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                cwd="/",
-                bufsize=0,
-                start_new_session=True,
-            )
+            with _STARTING:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=environment,
+                    cwd="/",
+                    bufsize=0,
+                    start_new_session=True,
+                )
+                _PROCESSES.add(self)
         except OSError as error:  # no descriptor, process or memory is left
             raise Broken(f"it cannot be started: {error}") from error
-        _PROCESSES.add(self)
+        self._closing = threading.Lock()
         assert self._process.stdin is not None and self._process.stdout is not None
         self._sink, self._source = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._sink, False)
@@ -130,9 +140,22 @@ class Process:
 
     def kill(self) -> None:
         """Ends the process and everything in it; whoever waits for it learns that. Safe from another thread."""
+        if self._orphans:
+            self._hang_up()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_FAREWELL_S)
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # bubblewrap may not kill what it started as root
+
+    def _hang_up(self) -> None:
+        """Closes the streams, of which another thread may wait for one: their numbers stay in use."""
+        with self._closing, contextlib.suppress(OSError):  # without a descriptor to spare it is only killed
+            if self._process.stdin is not None and not self._process.stdin.closed:
+                null = os.open(os.devnull, os.O_RDWR)
+                for descriptor in (self._sink, self._source):
+                    os.dup2(null, descriptor, inheritable=False)
+                os.close(null)
 
     def close(self) -> None:
         """As `kill`, and frees what the process had on this side."""
@@ -140,7 +163,8 @@ class Process:
         self._process.wait()
         if self._farewell:
             subprocess.run(self._farewell, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        self.close_streams()
+        with self._closing:
+            self.close_streams()
 
     def close_streams(self) -> None:
         """All that a forked copy of the host may do: open there, they would hide the death of the host."""
@@ -219,12 +243,15 @@ class Process:
 
 
 _PROCESSES: weakref.WeakSet[Process] = weakref.WeakSet()
+_STARTING = threading.RLock()
+"""Held over a fork of the host, which would else have the streams of a process that is not known yet."""
 
 
 def _after_fork() -> None:
+    _STARTING.release()
     for process in _PROCESSES:
         process.close_streams()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_STARTING.acquire, after_in_parent=_STARTING.release, after_in_child=_after_fork)

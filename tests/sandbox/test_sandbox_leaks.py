@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -107,7 +108,6 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("level", [None, "weak"])
 def test_a_fork_of_the_host_does_not_keep_the_processes_of_a_killed_one(level):
     forking = HOST.replace("Sandbox(", f"Sandbox({level!r}, ", 1).replace("sys.stdin.read()", FORKING)
@@ -140,6 +140,22 @@ def test_a_forgotten_sandbox_ends_with_its_process():
         [sys.executable, "-W", "error", "-c", forgetful], capture_output=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"running\n", b"")
+
+
+@pytest.mark.parametrize("level", [None, "weak"])
+def test_closing_in_the_middle_of_a_run_leaves_no_child(level):
+    processes_before = processes()
+    with Sandbox(level, limits=Limits(seconds=60), workers=1) as sandbox:
+        outcomes = []
+        sleeping = "import time\ndef f():\n    print('asleep', flush=True)\n    time.sleep(60)"
+        thread = threading.Thread(target=lambda: outcomes.extend(sandbox.run(sleeping, [Call("f")])))
+        thread.start()
+        time.sleep(0.5)
+        family = [psutil.Process(pid) for pid in processes() - processes_before]
+        assert len(family) >= 3
+    thread.join(5)
+    assert [outcome.kind for outcome in outcomes] == ["infrastructure"]
+    assert becomes(lambda: not any(process.is_running() for process in family), 5.0), family
 
 
 def test_a_zygote_that_dies_is_replaced():
