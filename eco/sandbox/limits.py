@@ -10,5 +10,5 @@ class Limits(Config):
     file_mb: int = setting(16, "room for files in the private /tmp, and the largest file", ge=1)
     output_kb: int = setting(64, "how much of what a run prints is kept", ge=0, le=2048)
     open_files: int = setting(64, "descriptors", ge=16, le=1024)
-    threads: int = setting(32, "threads of a run at `full`; other levels are bounded by memory", ge=1)
+    threads: int = setting(32, "threads of a run at `full` and `docker`; elsewhere nothing bounds machine code", ge=1)
     packages: tuple[str, ...] = setting((), "installed packages that programs may import beside the standard library")
