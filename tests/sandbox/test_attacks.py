@@ -36,6 +36,7 @@ def expected_to_succeed(attacks: list[Attack]) -> set[str]:
     return {attack.name for attack in attacks if not attack.uncontrolled}
 
 
+@pytest.mark.slow  # what floods and loops reach without walls depends on how busy the machine is
 def test_attacks_succeed_where_nothing_protects() -> None:
     some = [attack for attack in ATTACKS if attack.name not in SLOW and "memory" not in attack.name][::4]
     assert expected_to_succeed(some) <= reached(list(controls(some))).keys()
