@@ -23,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from eco.machine.settings import is_glibc
+
 VARIABLE = "ECO_BAIT"
 IPC_REMOVE, SEGMENT_BYTES = 0, 64
 DYING_S = 0.5
@@ -118,6 +120,8 @@ class Bait:
         if self._victim is None or self._victim.poll() is not None:
             self._start_victim()
         self._files = self._look()
+        if is_glibc():  # memory that the heap keeps would take in what the attack brings, and nothing would grow
+            ctypes.CDLL(None).malloc_trim(0)
         with contextlib.suppress(OSError):  # from here on the peak is that of this attack
             Path("/proc/self/clear_refs").write_text("5")
         self._peak = _peak_mb()
