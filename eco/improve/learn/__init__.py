@@ -1,0 +1,1 @@
+"""What changes the weights: learning from verified rows, and by reinforcement."""

@@ -1,0 +1,121 @@
+"""Expert iteration: learning from what was verified (ReST-EM, arXiv 2312.06585; STaR, arXiv 2203.14465).
+
+The E-step drew completions and kept those that passed; this is the M-step: the likelihood of the kept ones rises, and
+windows of the corpus beside them keep the model from unlearning what it knew.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from eco.data.tokenizer import Tokenizer
+from eco.improve.learn.config import LearnConfig
+from eco.improve.learn.student import Student, clipped_step, scheduled
+from eco.models.contract import IGNORE, Batch
+from eco.training.callbacks import Row
+
+LARGEST_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the completion to learn, as tokens; the completion ends with the end-of-text token."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+    @classmethod
+    def encode(cls, tokenizer: Tokenizer, prompt: str, completion: str) -> "Example":
+        return cls(tuple(tokenizer.encode(prompt)), (*tokenizer.encode(completion), tokenizer.eos))
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did. corpus_windows: how many were read, so that the next update reads the following ones."""
+
+    row: Row
+    tokens: int
+    corpus_windows: int
+
+
+def learn(
+    student: Student, examples: Sequence[Example], config: LearnConfig, steps: int, seed: int, corpus_first: int
+) -> Update:
+    """`steps` optimizer steps on a mix of examples and corpus; only completions carry loss in an example.
+
+    Each epoch deals every example once, in an order drawn from `seed`. Without examples the corpus alone is learnt,
+    as many tokens a step as the mix would have on average.
+
+    Returns the mean losses over the last tenth of the steps, and what it took.
+    """
+    fitting = [example for example in examples if len(example) <= student.model.config.context + 1]
+    windows = corpus_windows(fitting, config, student.model.config.context)
+    optimizer = student.new_optimizer(config.lr)
+    dealt = _deal(len(fitting), config.rows, seed)
+    tokens = 0
+    losses: list[dict[str, float]] = []
+    with student.training((seed, 0)):
+        for step in range(steps):
+            scheduled(optimizer, step, steps, config.warmup)
+            batches = {"corpus": student.corpus(corpus_first + step * windows, windows)}
+            if fitting:
+                batches["examples"] = batch_of([fitting[at] for at in next(dealt)], student.tokenizer.pad)
+            losses.append(_step(student, optimizer, batches, config))
+            tokens += sum(batch["tokens"].numel() for batch in batches.values())
+    last = losses[-math.ceil(steps / 10) :]
+    row = {f"learn_{name}": float(np.mean([loss[name] for loss in last])) for name in last[0]}
+    row |= {
+        "learn_steps": steps,
+        "learn_examples": len(fitting),
+        "learn_skipped": sum(loss["skipped"] for loss in losses),
+    }
+    return Update(row, tokens, steps * windows)
+
+
+def corpus_windows(examples: Sequence[Example], config: LearnConfig, context: int) -> int:
+    """Windows of the corpus in a step, so that they are `corpus_share` of its tokens."""
+    length = np.mean([len(example) for example in examples]) if examples else context
+    own = config.rows * length * (config.corpus_share / (1 - config.corpus_share) + (not examples))
+    return max(1, math.ceil(own / context))
+
+
+def batch_of(examples: Sequence[Example], pad: int) -> Batch:
+    """`tokens` and `targets` (B, T) int64, padded on the right; prompts and padding carry no loss."""
+    longest = max(map(len, examples)) - 1
+    tokens = np.full((len(examples), longest), pad, dtype=np.int64)
+    targets = np.full_like(tokens, IGNORE)
+    for row, example in enumerate(examples):
+        whole, size = example.prompt + example.completion, len(example) - 1
+        tokens[row, :size] = whole[:-1]
+        targets[row, len(example.prompt) - 1 : size] = example.completion
+    return {"tokens": torch.from_numpy(tokens), "targets": torch.from_numpy(targets)}
+
+
+def _step(
+    student: Student, optimizer: torch.optim.Optimizer, batches: dict[str, Batch], config: LearnConfig
+) -> dict[str, float]:
+    """One update by the mean loss of each part, weighed as its share of the tokens."""
+    share = {"corpus": config.corpus_share if "examples" in batches else 1.0, "examples": 1 - config.corpus_share}
+    row = {}
+    for name, batch in batches.items():
+        with student.precision.autocast():
+            loss = student.model.training_step(student.moved(batch)).losses["lm"]
+        (loss * share[name]).backward()  # type: ignore[no-untyped-call]
+        row[name] = float(loss.detach())
+    return row | clipped_step(student, optimizer, LARGEST_NORM)
+
+
+def _deal(count: int, rows: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of example numbers; a batch may span two epochs."""
+    held: list[int] = []
+    for epoch in range(2**62 if count else 0):
+        held += np.random.default_rng((seed, epoch)).permutation(count).tolist()
+        while len(held) >= rows:
+            yield held[:rows]
+            held = held[rows:]

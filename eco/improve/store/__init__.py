@@ -1,0 +1,1 @@
+"""What the loop has verified: immutable versions, each row with its provenance."""
