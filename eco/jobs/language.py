@@ -45,6 +45,10 @@ class LanguageWork(Work):
     def content(self) -> str:
         return " ".join(store.folder.name for store in self._data.stores)
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._data.tokenizer
+
     def check_batch(self, count: int) -> None:
         self._stream.check_batch(count)
 

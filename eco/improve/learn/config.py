@@ -14,8 +14,8 @@ class LearnConfig(Config):
     warmup: int = setting(10, "Steps over which a round's learning rate rises from 0.", ge=0)
     corpus_share: float = setting(
         0.5,
-        "Share of the tokens of a step that come from the recipe's own corpus; below a half, what models wrote themselves "
-        "would outweigh it.",
+        "Share of the tokens of a step that come from the recipe's own corpus; below a half, what models wrote "
+        "themselves would outweigh it.",
         flat="corpus-share",
         ge=0.5,
         lt=1,

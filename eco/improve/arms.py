@@ -1,0 +1,83 @@
+"""A result with its controls: the arms of a run, each beside the others, with intervals over the tasks they share."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eco.evaluation.bootstrap import paired_interval
+from eco.improve.measure import Measurement
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference of pass@1 with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run of the loop: the method (`control` none) or a control, with one seed.
+
+    before, after: measured on held-out tasks that no decision has seen.
+    """
+
+    folder: Path
+    control: str
+    objective: str
+    seed: int
+    rounds: int
+    seconds: float
+    before: Measurement
+    after: Measurement
+
+    @classmethod
+    def read(cls, folder: Path) -> "Arm":
+        found = json.loads((folder / RESULT).read_text("utf-8"))
+        measured = {name: Measurement.from_json(found.pop(name)) for name in ("before", "after")}
+        names = ("control", "objective", "seed", "rounds", "seconds")
+        return cls(folder, *(found[name] for name in names), **measured)
+
+    @property
+    def learnt(self) -> str:
+        """The set whose gain decides."""
+        return next(iter(self.after.suites))
+
+    def pass_at_1(self, when: str) -> float:
+        measured: Measurement = getattr(self, when)
+        return measured.suites[self.learnt].pass_at_1
+
+
+def read_arms(run: Path) -> list[Arm]:
+    """The finished arms of a run directory, the method first, then its controls, each by seed."""
+    arms = [Arm.read(path.parent) for path in sorted(run.glob(f"improve*/{RESULT}"))]
+    return sorted(arms, key=lambda arm: (arm.control != "none", arm.control, arm.seed))
+
+
+def gain(arms: Sequence[Arm]) -> Gain:
+    """What the arms of one kind have gained, after against before, over the tasks of all seeds."""
+    return _gain([(arm.before, arm.after, arm.learnt) for arm in arms])
+
+
+def gain_over(arms: Sequence[Arm], controls: Sequence[Arm]) -> Gain | None:
+    """After the one against after the other, on the same tasks; None where they share no seed."""
+    by_seed = {control.seed: control for control in controls}
+    pairs = [(by_seed[arm.seed].after, arm.after, arm.learnt) for arm in arms if arm.seed in by_seed]
+    return _gain(pairs) if pairs else None
+
+
+def _gain(pairs: Sequence[tuple[Measurement, Measurement, str]]) -> Gain:
+    differences: list[float] = []
+    for before, after, suite in pairs:
+        first, second = before.suites[suite].rates, after.suites[suite].rates
+        differences += [second[name] - first[name] for name in first if name in second]
+    low, high = paired_interval(differences, seed=0)
+    return Gain(sum(differences) / len(differences), low, high)

@@ -1,0 +1,28 @@
+"""What the method is compared with, at equal compute: each control takes one cause of a gain away.
+
+random-reward: verdicts are shuffled over the round's attempts, so that as many pass, and which is chance.
+more-pretraining: what would have been sampled is spent on further steps on what the model knew before.
+frozen: no weight changes; what is left is the chance of drawing and of judging.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from eco.improve.attempt import Attempt
+
+
+def shuffled(groups: Sequence[Sequence[Attempt]], seed: int) -> list[list[Attempt]]:
+    """The same attempts, the verdicts of those that were judged dealt out anew among them."""
+    judged = [attempt for group in groups for attempt in group if attempt.judged]
+    order = np.random.default_rng((seed, len(judged))).permutation(len(judged))
+    verdicts = iter([judged[at].verdict for at in order])
+    return [[replace(a, verdict=next(verdicts)) if a.judged else a for a in group] for group in groups]
+
+
+def extra_steps(sampled_tokens: int, tokens_per_step: float) -> int:
+    """Further training steps that cost no less than sampling would have: each sampled token, which takes a forward
+    pass, is counted as a trained one, which takes three times that."""
+    return math.ceil(sampled_tokens / max(1.0, tokens_per_step))

@@ -1,0 +1,176 @@
+"""Improves a trained language model: rounds of the loop on one checkpoint of a run, the method and its controls."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from eco import flags, machine
+from eco import recipe as recipes
+from eco.data.tokenizer import TokenizerConfig
+from eco.files import write_json
+from eco.improve.arms import RESULT, Arm, read_arms
+from eco.improve.config import Control, ImproveConfig
+from eco.improve.curve import draw_curve
+from eco.improve.learn.student import Student
+from eco.improve.loop import HEAD, START, Loop, copy_start
+from eco.improve.suites import open_suites
+from eco.jobs.language import LanguageWork, language_model
+from eco.jobs.load import load_language
+from eco.jobs.train import train_recipe
+from eco.observe.run import RunDirectory, existing_run
+from eco.recipe import Recipe
+from eco.sandbox import Sandbox
+from eco.training.precision import Precision
+
+log = logging.getLogger(__name__)
+
+CONTROLS: tuple[Control, ...] = ("random-reward", "more-pretraining", "frozen")
+
+_FAR = 1 << 32
+"""Windows of the corpus from this number on are the loop's: an epoch that training never comes to."""
+
+_FREE = {"rounds", "minutes"}
+"""Settings that may change when an arm goes on."""
+
+
+@dataclass(frozen=True)
+class Improved:
+    """What the loop leaves behind. arms: this and all others of the run, the method first. curve: the picture."""
+
+    run: Path
+    folder: Path
+    arms: Sequence[Arm]
+    curve: Path
+
+
+def improve(
+    name: str, overrides: Mapping[str, Any] | None = None, *, controls: Sequence[Control] = (), quiet: bool = True
+) -> Improved:
+    """Improves a run, or a recipe that is trained first: `eco.improve("runs/demo", {"improve.rounds": 2})`.
+
+    Goes on where the folder of the run's loop stands. controls: also run, after the method, by the same settings.
+
+    Raises:
+        ValueError: the run, the settings, the tasks or the sandbox cannot be used; nothing passes; a canary passed.
+    """
+    return improve_recipe(*open_run(name, flags.from_mapping(overrides or {}), quiet=quiet), controls=controls, quiet=quiet)
+
+
+def open_run(name: str, given: Sequence[flags.Flag], *, quiet: bool) -> tuple[Path, Recipe]:
+    """The run directory with its recipe under the given flags; a recipe's run is trained, or finished, first.
+
+    Raises:
+        ValueError: no such run or recipe, or flags that would change what was trained.
+    """
+    if not (Path(name) / "recipe.yaml").is_file():
+        recipe = recipes.load(name, given)
+        trained = train_recipe(recipe, name, quiet=quiet)
+        return trained.run, recipe
+    own, wanted = recipes.load(name), recipes.load(name, given)
+    changed = [key for (key, _, old), (_, _, new) in zip(recipes.settings(own), recipes.settings(wanted), strict=True)
+               if old != new and not key.startswith("improve.")]  # fmt: skip
+    if changed:
+        raise ValueError(
+            f"{name} is trained already, and only settings of the loop can be changed, not {', '.join(changed)}; train "
+            "another run with these first"
+        )
+    return Path(name).absolute(), wanted
+
+
+def improve_recipe(run: Path, recipe: Recipe, *, controls: Sequence[Control] = (), quiet: bool = False) -> Improved:
+    """The method, or the control that the recipe names, and then `controls`; see `improve`."""
+    config = recipe.improve
+    for control in [config.control, *(control for control in controls if control != config.control)]:
+        _run_arm(run, recipe, config.model_copy(update={"control": control}), quiet)
+    arms = read_arms(run)
+    return Improved(run, run / folder_of(config), arms, draw_curve([arm.folder for arm in arms], run / "improve.png"))
+
+
+def folder_of(config: ImproveConfig) -> str:
+    """The folder of an arm in its run directory: `improve`, `improve-random-reward`, `improve-seed-1`."""
+    parts = ["improve"]
+    parts += [config.control] if config.control != "none" else []
+    parts += [f"seed-{config.seed}"] if config.seed else []
+    return "-".join(parts)
+
+
+def student_of(work: LanguageWork, recipe: Recipe, precision: Precision) -> Student:
+    """The model of a run's work as what the loop improves. Rounds read windows of the corpus that training does not
+    come to, in an order of the same kind."""
+    return Student(
+        model=work.model,
+        tokenizer=work.tokenizer,
+        precision=precision,
+        optimizer=recipe.optimizer,
+        corpus=lambda index, count: work.batch(_FAR + index, count),
+        held_out=lambda: work.measure(recipe.train.batch_size, precision),
+        rebuild=lambda: language_model(recipe, work.tokenizer, precision.device),
+    )
+
+
+def _run_arm(run: Path, recipe: Recipe, config: ImproveConfig, quiet: bool) -> None:
+    """One arm from its start, or from where it was stopped, to its figures."""
+    machine.prepare()
+    folder = run / folder_of(config)
+    with RunDirectory(run), Sandbox(config.sandbox) as sandbox:
+        say = _teller(folder.name, quiet)
+        trained = load_language(run)
+        precision = Precision(recipe.train.precision, next(trained.model.parameters()).device)
+        work = LanguageWork(recipe, TokenizerConfig(path=str(existing_run(run).tokenizer)), precision.device, say)
+        work.model.load_state_dict(trained.model.state_dict())
+        suites = open_suites(config, work.tokenizer, work.model.config.context)
+        _keep_settings(folder, config, trained.step)
+        _share_start(run, folder)
+        loop = Loop(config, student_of(work, recipe, precision), suites, sandbox, folder, say)
+        loop.begin()
+        while not loop.is_done():
+            loop.round()
+        write_json(folder / RESULT, loop.result())
+
+
+def _teller(name: str, quiet: bool) -> Callable[[str], None]:
+    console = Console(soft_wrap=True, highlight=False, quiet=quiet)
+
+    def say(text: str) -> None:
+        console.print(f"{name}: {text}", markup=False)
+        log.info("%s: %s", name, text)
+
+    return say
+
+
+def _keep_settings(folder: Path, config: ImproveConfig, step: int) -> None:
+    """Writes down what the arm is made with; refuses to go on with other settings.
+
+    Raises:
+        ValueError: the folder was begun with others; the message names them.
+    """
+    folder.mkdir(exist_ok=True)
+    path, own = folder / "settings.json", {"checkpoint": step, **config.model_dump(mode="json")}
+    if not path.exists():
+        write_json(path, own)
+        return
+    old = json.loads(path.read_text("utf-8"))
+    changed = [name for name in own if own[name] != old.get(name) and name not in _FREE]
+    if changed:
+        raise ValueError(
+            f"{folder} was begun with other settings: {', '.join(changed)}; leave them as they were, take another "
+            "--improve-seed, or move the folder aside to begin anew"
+        )
+
+
+def _share_start(run: Path, folder: Path) -> None:
+    """Takes over the start of another arm of the same seed, which does not depend on what the arm controls."""
+    own = _start_settings(folder)
+    for other in sorted(run.glob(f"improve*/{START}")):
+        if not (folder / HEAD).exists() and _start_settings(other.parent) == own:
+            copy_start(other.parent, folder)
+
+
+def _start_settings(folder: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((folder / "settings.json").read_text("utf-8"))
+    return {name: value for name, value in settings.items() if name not in {*_FREE, "control"}}
