@@ -120,6 +120,14 @@ class TaskSettings(Sampling):
 
 
 @dataclass(frozen=True)
+class Question:
+    """A task, and the prompt to ask it by: the task's own, or one that tells more."""
+
+    task: Task
+    prompt: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """A completion of a task with its verdict. completion: None where the prompt left no room for one."""
 
@@ -128,25 +136,32 @@ class Sample:
     verdict: Verdict
 
 
-def has_room(engine: Engine, task: Task) -> bool:
+def has_room(engine: Engine, asked: Task | Question) -> bool:
     """Whether the model's context holds the prompt and a token more."""
-    return len(engine.tokenizer.encode(task.prompt)) < engine.model.config.context
+    return len(engine.tokenizer.encode(asked.prompt)) < engine.model.config.context
 
 
 def draw_and_check(
     engine: Engine, tasks: Sequence[Task], sandbox: Sandbox, settings: TaskSettings
 ) -> list[list[Sample]]:
-    """`settings.samples` judged completions of each task, in the order of the tasks.
+    """`settings.samples` judged completions of each task, in the order of the tasks; see `ask_and_check`."""
+    return ask_and_check(engine, [Question(task, task.prompt) for task in tasks], sandbox, settings, settings.samples)
+
+
+def ask_and_check(
+    engine: Engine, questions: Sequence[Question], sandbox: Sandbox, sampling: Sampling, samples: int
+) -> list[list[Sample]]:
+    """`samples` judged completions of each question, in the order of the questions; they end at their task's stops too.
 
     Verdicts are made over the sandbox's pool while the next completions are drawn. A prompt that fills the model's
-    context counts as failed: the model cannot do that task.
+    context counts as failed: the model cannot do that task. A prompt that is given again counts on as further samples.
     """
     pool = ThreadPoolExecutor(sandbox.workers, "check")
     try:
-        pending: list[list[Future[Sample]]] = [[] for _ in tasks]
-        for index, completion in _completions(engine, tasks, settings):
-            pending[index].append(pool.submit(_checked, tasks[index], completion, sandbox))
-        return [[sample.result() for sample in of_task] for of_task in pending]
+        pending: list[list[Future[Sample]]] = [[] for _ in questions]
+        for index, completion in _completions(engine, questions, sampling, samples):
+            pending[index].append(pool.submit(_checked, questions[index].task, completion, sandbox))
+        return [[sample.result() for sample in of_question] for of_question in pending]
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl+C the queued ones are not wanted any more
 
@@ -190,20 +205,22 @@ def _checked(task: Task, completion: Completion | None, sandbox: Sandbox) -> Sam
 
 
 def _completions(
-    engine: Engine, tasks: Sequence[Task], settings: TaskSettings
+    engine: Engine, questions: Sequence[Question], sampling: Sampling, samples: int
 ) -> Iterator[tuple[int, Completion | None]]:
-    """Each completion with the number of its task; None for each that there is no room for."""
-    by_stop: dict[tuple[str, ...], list[int]] = {}
-    for index, task in enumerate(tasks):
-        if has_room(engine, task):
-            by_stop.setdefault(settings.stop + task.stop, []).append(index)
+    """Each completion with the number of its question; None for each that there is no room for."""
+    by_stop: dict[tuple[str, ...], dict[str, list[int]]] = {}
+    for index, asked in enumerate(questions):
+        if has_room(engine, asked):
+            by_stop.setdefault(sampling.stop + asked.task.stop, {}).setdefault(asked.prompt, []).append(index)
         else:
-            yield from [(index, None)] * settings.samples
-    together = max(1, _ROWS // settings.samples)
-    for stop, indices in by_stop.items():
-        sampling = settings.model_copy(update={"stop": stop})
-        for first in range(0, len(indices), together):
-            chosen = indices[first : first + together]
-            drawn = engine.generate([tasks[index].prompt for index in chosen], sampling, settings.samples)
+            yield from [(index, None)] * samples
+    together = max(1, _ROWS // samples)
+    for stop, by_prompt in by_stop.items():
+        stopping = sampling.model_copy(update={"stop": stop})
+        prompts = list(by_prompt)
+        for first in range(0, len(prompts), together):
+            # The engine counts the samples of a prompt within a call: all that ask by it are in one.
+            chosen = [index for prompt in prompts[first : first + together] for index in by_prompt[prompt]]
+            drawn = engine.generate([questions[index].prompt for index in chosen], stopping, samples)
             for index, completions in zip(chosen, drawn, strict=True):
                 yield from ((index, completion) for completion in completions)

@@ -41,8 +41,8 @@ class CurriculumConfig(Config):
 class Curriculum:
     """The rates of `count` tasks, by their index, and the choice among them.
 
-    The rate of a task is Beta distributed: its own attempts, faded by the rounds since, and `prior` attempts at the mean
-    rate of all.
+    The rate of a task is Beta distributed: its own attempts, faded by the rounds since, and `prior` attempts at the
+    mean rate of all.
     """
 
     def __init__(self, count: int, config: CurriculumConfig, seed: int) -> None:

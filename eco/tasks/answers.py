@@ -61,7 +61,17 @@ def final_answer(completion: str) -> str | None:
 
 
 def judge_number(completion: str, expected: Fraction, sandbox: Sandbox) -> Verdict:
-    """Whether the completion's answer is the expected number, exactly.
+    """Whether the completion's answer is the expected number, exactly; see `answered`."""
+    value = answered(completion, sandbox)
+    if isinstance(value, Verdict):
+        return value
+    if value == expected:
+        return Verdict("pass", 1.0)
+    return Verdict("fail", 0.0, f"the answer is {_shown(final_answer(completion) or '')}, not {expected}")
+
+
+def answered(completion: str, sandbox: Sandbox) -> Fraction | Verdict:
+    """The number that a completion gives as its answer; the verdict on it where it gives none.
 
     An answer that is an expression (`\\sqrt{16}`, `3/4 + 1/4`) is evaluated in the sandbox, where math-verify is
     installed; the expected number stays here.
@@ -72,13 +82,9 @@ def judge_number(completion: str, expected: Fraction, sandbox: Sandbox) -> Verdi
     value: Fraction | Verdict | None = number(answer)
     if value is None and symbolic.is_expression(answer):
         value = symbolic.evaluate(answer, sandbox.level)
-    if isinstance(value, Verdict):
-        return value
     if value is None:
         return Verdict("fail", 0.0, f"no answer: {_shown(answer)} is not one number")
-    if value != expected:
-        return Verdict("fail", 0.0, f"the answer is {_shown(answer)}, not {expected}")
-    return Verdict("pass", 1.0)
+    return value
 
 
 def _braced(text: str) -> str | None:

@@ -6,15 +6,29 @@ made a path, or more tasks than there are; a published one levels, while of its 
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 from eco.sandbox import Sandbox
-from eco.tasks.verdict import Verdict
+from eco.tasks.verdict import Outcome, Verdict
 
 Split = Literal["train", "held_out"]
 
 LONGEST_COMPLETION = 1 << 18
 """Characters of a completion that are still looked at; a longer one fails, whatever it says."""
+
+_SAID: dict[Outcome, str] = {
+    "pass": "right",
+    "fail": "wrong",
+    "timeout": "takes too long",
+    "memory": "takes too much memory",
+    "crash": "ends the process",
+    "tamper": "forges a result",
+    "infrastructure": "not judged",
+}
+
+
+class NotJudged(Exception):
+    """The sandbox failed, so that nothing is known about a completion."""
 
 
 class Task(ABC):
@@ -32,6 +46,9 @@ class Task(ABC):
     stop: tuple[str, ...] = ()
     """Texts that end a completion; sampling stops before the first of them."""
 
+    comment: ClassVar[str] = ""
+    """What a line of words before the prompt begins with, so that it is a comment where the prompt is a program."""
+
     def check(self, completion: str, sandbox: Sandbox) -> Verdict:
         """Judges what followed the prompt; any text gets a verdict, and an empty one never a pass."""
         if not completion.strip():
@@ -40,10 +57,33 @@ class Task(ABC):
             return Verdict("fail", 0.0, f"the completion is longer than {LONGEST_COMPLETION} characters")
         return self.examine(completion, sandbox)
 
+    def behaviour(self, completion: str, sandbox: Sandbox) -> str | None:
+        """What a completion answers, or does: a text that is the same for completions of this task which mean the same.
+
+        Nothing that is expected is read for it, so that completions can vote without being told what is right. None
+        where it has no behaviour: it holds no answer, or its program fails.
+
+        Raises:
+            NotJudged: the sandbox failed.
+        """
+        if not completion.strip() or len(completion) > LONGEST_COMPLETION:
+            return None
+        return self.observe(completion, sandbox)
+
+    def feedback(self, verdict: Verdict) -> str:
+        """What may be said of a failed completion to whoever gave it, in a line. `detail` may quote the tests and what
+        is expected: a task that gives more than the outcome away makes sure that it holds nothing of either."""
+        return _SAID[verdict.outcome]
+
     @abstractmethod
     def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
         """`check` of a completion that is neither empty nor endless. Raises nothing, whatever the text: lone
         surrogates, null characters, programs that do not parse."""
+
+    def observe(self, completion: str, sandbox: Sandbox) -> str | None:
+        """`behaviour` of a completion that is neither empty nor endless. None for all of a task whose tests are not
+        calls that can be repeated without what is expected of them."""
+        return None
 
     @abstractmethod
     def solution(self) -> str:

@@ -23,13 +23,19 @@ class AnswerTask(Task):
     stop: tuple[str, ...] = ("\n",)
 
     def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
-        said = completion.split("\n", 1)[0].strip(" ")
+        said = self._said(completion)
         if said == self.answer:
             return Verdict("pass", 1.0)
         return Verdict("fail", 0.0, f"{said[:40]!r} instead of {self.answer!r}")
 
+    def observe(self, completion: str, sandbox: Sandbox) -> str | None:
+        return self._said(completion) or None
+
     def solution(self) -> str:
         return f" {self.answer}\n"
+
+    def _said(self, completion: str) -> str:
+        return completion.split("\n", 1)[0].strip(" ")
 
 
 def compute(expression: int | Operation) -> Draft:

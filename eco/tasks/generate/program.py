@@ -1,12 +1,13 @@
 """Tasks whose answer is the body of a function, which the sandbox calls with hidden values."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eco.sandbox import Call, Outcome, Sandbox
 from eco.tasks import programs
-from eco.tasks.contract import Task
+from eco.tasks.contract import NotJudged, Task
 from eco.tasks.generate.examples import Example
 from eco.tasks.verdict import Verdict
 
@@ -25,12 +26,34 @@ class ProgramTask(Task):
     body: str
     hidden: tuple[Example, ...]
     stop: tuple[str, ...] = ("\ndef ", "\nclass ", "\nprint", "\nif ", "\n#", "\n```", "\n>>>")
+    comment = "# "
 
     def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
         program = self._program(completion)
         if program is None:
             return Verdict("fail", 0.0, "no body of solve, nor a definition of it")
-        return self._judged(sandbox.run(program, [Call("solve", (example.given,)) for example in self.hidden]))
+        return self._judged(sandbox.run(program, self._calls()))
+
+    def observe(self, completion: str, sandbox: Sandbox) -> str | None:
+        """The digest of what `solve` returns for the hidden values; None where it fails for one of them."""
+        program = self._program(completion)
+        if program is None:
+            return None
+        outcomes = sandbox.run(program, self._calls())
+        if broken := next((outcome for outcome in outcomes if outcome.kind == "infrastructure"), None):
+            raise NotJudged(broken.detail)
+        if any(outcome.kind != "pass" for outcome in outcomes):
+            return None
+        results = "\n".join(canonical(outcome.value) for outcome in outcomes)
+        return hashlib.sha256(results.encode("ascii")).hexdigest()
+
+    def feedback(self, verdict: Verdict) -> str:
+        """The detail: how many calls are right and what the program raised. No expected value is sent into the process
+        that a program raises in, or named in `_judged`."""
+        return verdict.detail
+
+    def _calls(self) -> list[Call]:
+        return [Call("solve", (example.given,)) for example in self.hidden]
 
     def solution(self) -> str:
         return self.body
@@ -77,3 +100,24 @@ def same(result: Any, expected: Any) -> bool:
     if isinstance(expected, list | tuple):
         return len(result) == len(expected) and all(map(same, result, expected))
     return bool(result == expected)
+
+
+def canonical(value: Any) -> str:
+    """An ASCII text that values share if and only if they are `same`; sets, if and only if their members are.
+
+    value: one that the sandbox carries. Takes time in proportion to its size, times its depth.
+    """
+    kind = type(value).__name__
+    if isinstance(value, dict):
+        return f"{kind}({','.join(sorted(f'{canonical(key)}:{canonical(member)}' for key, member in value.items()))})"
+    if isinstance(value, set | frozenset):
+        return f"{kind}({','.join(sorted(map(canonical, value)))})"
+    if isinstance(value, str | bytes):
+        return f"{kind}({value!a})"
+    if isinstance(value, Iterable):
+        return f"{kind}({','.join(map(canonical, value))})"
+    if isinstance(value, int):
+        return f"{kind}({value:x})"  # the decimal form of a long number takes quadratic time and has a limit
+    if isinstance(value, float):
+        return f"{kind}({value + 0.0!r})"  # -0.0 equals 0.0
+    return f"{kind}({value!r})"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eco.sandbox import Sandbox
 from eco.tasks import answers, files, programs
-from eco.tasks.contract import Split, Task
+from eco.tasks.contract import NotJudged, Split, Task
 from eco.tasks.verdict import Verdict
 
 _DATA = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
@@ -47,6 +47,14 @@ class GSM8KTask(Task):
 
     def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
         return answers.judge_number(programs.cut(completion, self.stop), self.expected, sandbox)
+
+    def observe(self, completion: str, sandbox: Sandbox) -> str | None:
+        value = answers.answered(programs.cut(completion, self.stop), sandbox)
+        if isinstance(value, Fraction):
+            return str(value)
+        if value.outcome == "infrastructure":
+            raise NotJudged(value.detail)
+        return None
 
     def solution(self) -> str:
         return self.reasoning

@@ -35,6 +35,7 @@ class HumanEvalTask(Task):
     tests: str
     stop: tuple[str, ...] = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
     """Those of the paper."""
+    comment = "# "
 
     def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
         program = self.program(completion)

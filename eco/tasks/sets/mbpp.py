@@ -51,6 +51,7 @@ class MBPPTask(Task):
     tests: tuple[str, ...]
     own: str
     stop: tuple[str, ...] = ("\nassert", '\n"""', "\nprint", "\nif", "\n```")
+    comment = "# "
 
     def examine(self, completion: str, sandbox: Sandbox) -> Verdict:
         program = self._program(completion)
