@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 
 from eco.improve.attempt import Attempt, Group
 from eco.sandbox import Sandbox
@@ -24,20 +25,20 @@ def by_majority(groups: Sequence[Group], sandbox: Sandbox, quorum: float = 0.5) 
 
     quorum: least share of the majority in its group, from 0 to 1.
     """
+    everyone = [attempt for group in groups for attempt in group]
     with ThreadPoolExecutor(sandbox.workers, "vote") as pool:
-        pending = [[pool.submit(_vote, attempt, sandbox) for attempt in group] for group in groups]
-        votes = [[vote.result() for vote in of_group] for of_group in pending]
-    return [_decided(group, of_group, quorum) for group, of_group in zip(groups, votes, strict=True)]
+        votes = iter(list(pool.map(_vote, everyone, repeat(sandbox))))
+    return [_decided(group, [next(votes) for _ in group], quorum) for group in groups]
 
 
-def _vote(attempt: Attempt, sandbox: Sandbox) -> str | None | NotJudged:
+def _vote(attempt: Attempt, sandbox: Sandbox) -> str | NotJudged | None:
     try:
         return attempt.task.behaviour(attempt.completion.text, sandbox)
     except NotJudged as error:
         return error
 
 
-def _decided(group: Group, votes: Sequence[str | None | NotJudged], quorum: float) -> list[Attempt]:
+def _decided(group: Group, votes: Sequence[str | NotJudged | None], quorum: float) -> list[Attempt]:
     winner = _winner([vote for vote in votes if not isinstance(vote, NotJudged)], quorum)
     if winner is None:
         return []
@@ -52,7 +53,7 @@ def _winner(votes: Sequence[str | None], quorum: float) -> str | None:
     return None if is_tie else counts[0][0]
 
 
-def _verdict(vote: str | None | NotJudged, winner: str) -> Verdict:
+def _verdict(vote: str | NotJudged | None, winner: str) -> Verdict:
     if isinstance(vote, NotJudged):
         return Verdict("infrastructure", 0.0, str(vote))
     return Verdict("pass", 1.0) if vote == winner else Verdict("fail", 0.0, "not as the majority")
