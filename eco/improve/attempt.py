@@ -1,9 +1,14 @@
 """A completion of a task that was run and judged: what every part of the loop hands to the next."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from eco.data.tokenizer import Tokenizer
+from eco.files import replacing
 from eco.inference.completion import Completion
+from eco.sandbox import Sandbox
 from eco.tasks.contract import Task
 from eco.tasks.verdict import Verdict
 
@@ -33,3 +38,19 @@ class Attempt:
 
 Group = Sequence[Attempt]
 """The attempts of one task."""
+
+
+def reference(task: Task, tokenizer: Tokenizer, sandbox: Sandbox) -> Attempt:
+    """The solution that came with a task, judged like any other attempt."""
+    text = task.solution()
+    completion = Completion(text, tokenizer.encode(task.prompt), tokenizer.encode(text), [], "eos")
+    return Attempt(task, task.prompt, completion, task.check(text, sandbox))
+
+
+def write_attempts(path: Path, attempts: Sequence[Attempt]) -> None:
+    """What was tried and what came of it, a line of JSON each, for people who want to see."""
+    with replacing(path) as file:
+        for one in attempts:
+            row = {"task": one.task.name, "retry": one.retry, "prompt": one.prompt, "completion": one.completion.text}
+            verdict = {"outcome": one.verdict.outcome, "score": one.verdict.score, "detail": one.verdict.detail}
+            file.write(json.dumps(row | verdict) + "\n")

@@ -1,6 +1,8 @@
 """What the loop can be told. Each part owns the Config beside its code; this composes them."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from eco.config import Config, setting
 from eco.improve.curriculum import CurriculumConfig
@@ -19,6 +21,9 @@ class ImproveConfig(Config):
 
     tasks: str = setting(
         "synthesis:1", "Sets of tasks to learn on, NAME[:LEVEL][@PATH], separated by commas.", flat="improve-tasks"
+    )
+    benchmarks: str = setting(
+        "", "Published sets, NAME[@PATH], which nothing in the store may resemble, beside the held-out tasks."
     )
     domains: str = setting("", "Other sets, measured before and after so that none is unlearnt.", flat="domains")
     pool: int = setting(3000, "Training tasks of each set to choose from.", gt=0)
@@ -57,6 +62,16 @@ class ImproveConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
     learn: LearnConfig = LearnConfig()
     gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.labels == "majority" and self.max_retries:
+            raise ValueError("a majority shows no error to answer to; set max_retries to 0, or labels to tests")
+        if self.objective.name != "expert" and self.samples < 2:
+            raise ValueError("a group-relative objective compares the samples of a task; set samples to 2 or more")
+        if self.learn.backend == "trl" and (self.labels == "majority" or self.max_retries):
+            raise ValueError("the backend trl draws its own samples, without retries or votes; set backend to internal")
+        return self
 
     def sampling(self, seed: int) -> Sampling:
         """How attempts are drawn; what ends them is added by their task."""

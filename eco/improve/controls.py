@@ -25,4 +25,4 @@ def shuffled(groups: Sequence[Sequence[Attempt]], seed: int) -> list[list[Attemp
 def extra_steps(sampled_tokens: int, tokens_per_step: float) -> int:
     """Further training steps that cost no less than sampling would have: each sampled token, which takes a forward
     pass, is counted as a trained one, which takes three times that."""
-    return math.ceil(sampled_tokens / max(1.0, tokens_per_step))
+    return math.ceil(sampled_tokens / tokens_per_step)

@@ -1,4 +1,4 @@
-"""Where the loop stands: one small file that is replaced whole. Weights and store are what it points to."""
+"""Where the loop stands: one small file that is replaced whole, and points to the weights that count."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from eco.files import write_json
 
 @dataclass
 class Head:
-    """round: rounds done. weights: the round whose weights are the model's. store: its version, 0 without one.
+    """round: rounds done. weights: the round whose weights are the model's.
 
     corpus: windows of the corpus that were read. rejected: rounds in a row that were taken back.
     current: measurement of the weights on the gate's tasks; best: the highest pass@1 of each set so far.
@@ -20,7 +20,6 @@ class Head:
 
     round: int = 0
     weights: int = 0
-    store: int = 0
     corpus: int = 0
     rejected: int = 0
     sampled_tokens: int = 0

@@ -4,32 +4,37 @@ A round depends on the head it starts from, the settings and the round's number,
 killed is done again and comes out the same. What it writes is seen only once the head, one small file, is replaced.
 """
 
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from shutil import copytree
+from typing import Any, Literal
 
 import torch
 
-from eco.files import replacing
-from eco.improve.attempt import Attempt
+from eco.improve.attempt import Attempt, reference, write_attempts
 from eco.improve.config import ImproveConfig
-from eco.improve.controls import shuffled
 from eco.improve.curriculum import Curriculum
 from eco.improve.decisions import Decisions
-from eco.improve.gate import Decision, Facts, decide, reload_difference, weights_are_finite
+from eco.improve.draw import Drawn, draw, most_tokens
+from eco.improve.gate import Decision, Evidence, decide, reload_difference, weights_are_finite
 from eco.improve.head import Head
 from eco.improve.learn.expert import Update
-from eco.improve.learn.student import Student, hash_of
-from eco.improve.majority import by_majority
+from eco.improve.learn.student import Student, hash_of, weights_digest
 from eco.improve.measure import Measurement, measure
-from eco.improve.repair import retries
-from eco.improve.rollout import attempt, refine
+from eco.improve.rollout import attempt
+from eco.improve.store.admission import Origin, admit
+from eco.improve.store.contamination import Contamination
+from eco.improve.store.manifest import Facts
+from eco.improve.store.row import digest
 from eco.improve.store.versions import VerifiedStore
 from eco.improve.suites import Suites
-from eco.improve.update import Updates
+from eco.improve.update import Updates, draw_and_update_with_trl
 from eco.inference.engine import Engine
+from eco.models.contract import LanguageModel
 from eco.sandbox import Sandbox
 from eco.tasks.contract import Task
 from eco.training.callbacks import Row
@@ -37,8 +42,13 @@ from eco.training.checkpoint import Checkpoints
 
 HEAD, START = "head.json", "start.json"
 
-_TEST, _GATE = -1, -2
-"""Numbers of the sampling for measurement, apart from the rounds'."""
+_GATE, _BEFORE, _AFTER = -1, -2, -3
+"""Numbers that seed the sampling of measurements, apart from those of the rounds. The gate's is the same each time,
+so that a difference is the weights'; the final figures draw anew, so that an unchanged control shows what is chance."""
+
+_HOLE = "a task without a solution was passed: the check has a hole, and nothing that passed it can be trusted"
+
+Weights = dict[str, torch.Tensor]
 
 
 class NothingPasses(ValueError):
@@ -82,13 +92,26 @@ class Loop:
         self.updates = Updates(student, config)
         self.curriculum = Curriculum(len(suites.pool), config.curriculum, config.seed)
         self._sandbox = sandbox
-        self._say = say
+        self.say = say
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "attempts").mkdir(exist_ok=True)
         self.store = VerifiedStore(folder / "store")
         self.decisions = Decisions(folder / "decisions.jsonl")
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=2**31)  # what is no longer needed goes by _prune
         self.head = Head.read(folder / "head.json")
+
+    @cached_property
+    def _contamination(self) -> Contamination:
+        """Made where something is to be admitted: it takes a run of the sandbox for every few tasks."""
+        training = [*self.suites.warmup, *self.suites.pool]
+        return Contamination(self.suites.held_out, training, self._sandbox, self.config.store.ngram)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the rounds or the minutes that were asked for are used up."""
+        assert self.head is not None, "begin comes first"
+        out_of_time = self.config.minutes is not None and self.head.seconds >= 60 * self.config.minutes
+        return self.head.round >= self.config.rounds or out_of_time
 
     def begin(self) -> None:
         """Goes on where the folder stands; or learns the warm-up tasks and takes the first measurements.
@@ -98,25 +121,32 @@ class Loop:
             CanaryPassed: see there.
         """
         if self.head:
-            self._go_back_to(self.head)
+            self._forget_after(self.head.round)
             self._load_weights(self.head.weights)
+            self.curriculum.load_state_dict(self.head.curriculum)
+            self.updates.load_state_dict(self.head.learner)
             return
-        self.head = Head()
         self._forget_after(-1)
         began = time.monotonic()
+        head = Head(curriculum=self.curriculum.state_dict(), learner=self.updates.state_dict())
         if self.suites.warmup:
-            self._warm_up(self.head)
+            head = self._warmed_up(head)
         self.checkpoints.save(0, {"model": self.student.model.state_dict()})
         measured = self._measure(self.suites.gate, _GATE)
-        self._refuse_passed_canaries(0)
-        self.head.start = self.head.current = measured.as_json()
-        self.head.best = {name: suite.pass_at_1 for name, suite in measured.suites.items()}
-        self.head.test_before = self._measure(self.suites.test, _TEST).as_json()
-        self.head.curriculum, self.head.learner = self.curriculum.state_dict(), self.updates.state_dict()
-        self.head.seconds = time.monotonic() - began
-        self.head.write(self.folder / START)
-        self.head.write(self.folder / HEAD)
-        self._say(f"before the first round: {self._told(measured)}")
+        head = replace(
+            head,
+            start=measured.as_json(),
+            current=measured.as_json(),
+            best={name: suite.pass_at_1 for name, suite in measured.suites.items()},
+            test_before=self._measure(self.suites.test, _BEFORE).as_json(),
+            seconds=time.monotonic() - began,
+        )
+        if self._canaries_passed(0):
+            raise CanaryPassed(_HOLE)
+        head.write(self.folder / START)
+        head.write(self.folder / HEAD)
+        self.head = head
+        self.say(f"before the first round: {_told(measured)}")
 
     def round(self) -> Decision:
         """One round: choose, draw, run, admit, learn, measure, decide, keep or go back.
@@ -126,37 +156,234 @@ class Loop:
             OSError: the disk is full; the same holds.
         """
         assert self.head is not None, "begin comes first"
-        began, number = time.monotonic(), self.head.round + 1
         before = {name: tensor.detach().clone() for name, tensor in self.student.model.state_dict().items()}
         try:
-            return self._round(self.head, number, before, began)
+            self.head, decision = self._round(self.head, before)
         except BaseException:
             self.student.model.load_state_dict(before)
-            self._go_back_to(self.head)
+            self.curriculum.load_state_dict(self.head.curriculum)
+            self.updates.load_state_dict(self.head.learner)
             raise
+        return decision
 
     def result(self) -> dict[str, Any]:
-        """The figures to report: on held-out tasks that the gate has never seen, before the first round and now."""
+        """The figures to report: on held-out tasks that no decision has seen, before the first round and now."""
         assert self.head is not None, "begin comes first"
         return {
             "control": self.config.control,
             "objective": self.config.objective.name,
             "seed": self.config.seed,
             "rounds": self.head.round,
-            "kept": self.head.weights,
+            "weights": self.head.weights,
             "before": self.head.test_before,
-            "after": self._measure(self.suites.test, self.head.round).as_json(),
+            "after": self._measure(self.suites.test, _AFTER).as_json(),
             "sampled_tokens": self.head.sampled_tokens,
             "trained_tokens": self.head.trained_tokens,
             "seconds": self.head.seconds,
         }
 
-    def _round(self, head: Head, number: int, before: dict[str, torch.Tensor], began: float) -> Decision:
-        chosen, groups = self._draw(number)
-        update, rows = self._learn(number, groups, head)
+    def row(self) -> Row:
+        """Where it stands, for metrics.jsonl."""
+        assert self.head is not None, "begin comes first"
+        row: Row = {"improve_round": self.head.round, "improve_weights": self.head.weights}
+        for name, suite in Measurement.from_json(self.head.current).suites.items():
+            row[f"improve_pass_at_1/{name}"] = suite.pass_at_1
+        return row
+
+    def _round(self, head: Head, before: Weights) -> tuple[Head, Decision]:
+        began, number = time.monotonic(), head.round + 1
+        version, drawn, update = self._learn(head, number)
         self.checkpoints.save(number, {"model": self.student.model.state_dict()})
-        measured, decision = self._decide(number, head)
-        keeps = decision.promote if self.config.control == "none" else True
-        for index, group in zip(chosen, groups, strict=True):
-            self.curriculum.record(index, sum(a.passed for a in group), sum(a.judged for a in group))
-        ...
+        measured = self._measure(self.suites.gate, _GATE)
+        decision = self._decide(head, measured, number)
+        keeps = decision.promote or (self.config.control != "none" and not decision.stop)  # a control takes its course
+        self._record(head, number, version, decision, measured, update)
+        if decision.stop:
+            raise CanaryPassed(f"{_HOLE}; the evidence is in {self.decisions.path}")
+        if not keeps:
+            self.student.model.load_state_dict(before)
+        elif version:
+            self.store.promote(version)
+        self.updates.observe(_gain(head, measured, self.suites.learnt))
+        head = replace(
+            head,
+            round=number,
+            weights=number if keeps else head.weights,
+            corpus=head.corpus + update.corpus_windows,
+            rejected=0 if keeps else head.rejected + 1,
+            sampled_tokens=head.sampled_tokens + drawn.tokens,
+            trained_tokens=head.trained_tokens + update.tokens,
+            seconds=head.seconds + time.monotonic() - began,
+            current=measured.as_json() if keeps else head.current,
+            best=_best(head.best, measured) if keeps else head.best,
+            curriculum=self.curriculum.state_dict(),
+            learner=self.updates.state_dict(),
+        )
+        head.write(self.folder / HEAD)
+        self._prune(head)
+        self.say(f"round {number}: {'kept' if keeps else 'taken back'}, {decision.reason}; {_told(measured)}")
+        return head, decision
+
+    def _learn(self, head: Head, number: int) -> tuple[str | None, Drawn, Update]:
+        """Attempts, what of them is admitted, and the update: the store's new version, if there is one."""
+        chosen = self.curriculum.pick(number, self.config.tasks_per_round)
+        tasks = [self.suites.pool[at] for at in chosen]
+        update: Update | None = None
+        if self.config.control == "more-pretraining":
+            drawn = Drawn([], tokens=most_tokens(tasks, self.engine.tokenizer, self.config))
+        elif self.config.objective.name != "expert" and self.config.learn.backend == "trl":
+            drawn, update = draw_and_update_with_trl(
+                self.student, self.config, tasks, self._sandbox, number, self.folder
+            )
+        else:
+            drawn = draw(self.engine, tasks, self._sandbox, self.config, number)
+        for at, group in zip(chosen, drawn.groups, strict=False):
+            self.curriculum.record(at, sum(a.passed for a in group), sum(a.judged for a in group))
+        version = self._admit(drawn, number)
+        rows = self.store.rows(version)
+        return version, drawn, update or self.updates.from_round(rows, drawn, number, head.corpus)
+
+    def _admit(self, drawn: Drawn, number: int) -> str | None:
+        """Writes the attempts, and those that passed into a version of the store that does not count yet.
+
+        Raises:
+            NothingPasses: none has.
+        """
+        if self.config.control == "more-pretraining":
+            return None
+        write_attempts(self.folder / "attempts" / f"round_{number:04}.jsonl", drawn.attempts)
+        if not drawn.passed:
+            raise NothingPasses(_nothing_passes(self.config, drawn))
+        return self._append(drawn.attempts, number, "model")
+
+    def _append(self, attempts: Sequence[Attempt], number: int, source: Literal["model", "reference"]) -> str | None:
+        sampling = self.config.sampling(hash_of((self.config.seed, number))) if source == "model" else None
+        model, stored = weights_digest(self.student.model), self.store.rows()
+        tier: Literal["A", "B"] = "A" if self.config.labels == "tests" or source == "reference" else "B"
+        origin = Origin(number, model, sampling.model_dump(mode="json") if sampling else {}, source, tier)
+        admitted = admit(attempts, stored, origin, self._contamination, self._sandbox, self.config.store)
+        if not admitted.rows:
+            return None
+        return self.store.append(
+            admitted.rows,
+            Facts(
+                round=number,
+                model=model,
+                tokenizer=self.student.tokenizer.digest,
+                config=digest(self.config.model_dump_json()),
+                seeds={"improve": self.config.seed, "round": number},
+                funnel=admitted.funnel,
+                removed=tuple(admitted.removed),
+            ),
+        )
+
+    def _decide(self, head: Head, measured: Measurement, number: int) -> Decision:
+        model = self.student.model
+        reloaded = self.student.rebuild()
+        self._load_weights(number, reloaded)
+        probe = self.student.corpus(0, 1)["tokens"].to(self.student.precision.device)
+        facts = Evidence(
+            finite=weights_are_finite(model),
+            reload_difference=reload_difference(model, reloaded, probe),
+            canaries_passed=self._canaries_passed(number),
+        )
+        return decide(
+            Measurement.from_json(head.current), measured, Measurement.from_json(head.start), head.best, facts,
+            self.config.gate, self.config.seed,
+        )  # fmt: skip
+
+    def _warmed_up(self, head: Head) -> Head:
+        """Learns the reference solutions of the warm-up tasks; they become the first version of the store."""
+        solved = [reference(task, self.student.tokenizer, self._sandbox) for task in self.suites.warmup]
+        if version := self._append(solved, 0, "reference"):
+            self.store.promote(version)
+        update = self.updates.from_rows(self.store.rows(), self.config.warmup_steps, 0, 0)
+        return replace(head, corpus=update.corpus_windows, trained_tokens=update.tokens)
+
+    def _measure(self, suites: Mapping[str, Sequence[Task]], number: int) -> Measurement:
+        sampling = self.config.sampling(hash_of((self.config.seed, number)))
+        return measure(
+            self.engine, suites, self._sandbox, sampling, self.config.gate.samples, self.student.held_out,
+            self.student.precision,
+        )  # fmt: skip
+
+    def _canaries_passed(self, number: int) -> int:
+        sampling = self.config.sampling(hash_of((self.config.seed, number)))
+        groups = attempt(self.engine, self.suites.canaries, self._sandbox, sampling, self.config.samples)
+        return sum(one.passed for group in groups for one in group)
+
+    def _record(
+        self, head: Head, number: int, version: str | None, decision: Decision, measured: Measurement, update: Update
+    ) -> None:
+        evidence = {
+            "round": number,
+            "control": self.config.control,
+            "objective": self.config.objective.name,
+            "seed": self.config.seed,
+            "store": version,
+            **decision.as_json(),
+            "before": head.current,
+            "after": measured.as_json(),
+            "update": update.row,
+        }
+        self.decisions.append(evidence)
+        if version:
+            self.store.record_outcome(version, evidence)
+
+    def _load_weights(self, number: int, into: LanguageModel | None = None) -> None:
+        path = self.checkpoints.directory / f"step_{number:08d}"
+        (into or self.student.model).load_state_dict(self.checkpoints.load(path).parts["model"])
+
+    def _forget_after(self, round: int) -> None:
+        """Removes what a round that was killed has left."""
+        self.store.discard_after(round)
+        self.decisions.truncate_after(round)
+        for entry in self.checkpoints.entries():
+            if entry.step > round:
+                self.checkpoints.remove(entry)
+
+    def _prune(self, head: Head) -> None:
+        """Keeps the weights that count, those of the start, and the latest candidate."""
+        for entry in self.checkpoints.entries():
+            if entry.step not in (0, head.weights, head.round):
+                self.checkpoints.remove(entry)
+
+
+def copy_start(source: Path, target: Path) -> None:
+    """Takes what stands before the first round from a folder of the same settings, instead of computing it again."""
+    for name in ("checkpoints/step_00000000", "store/v0001"):
+        if (source / name).exists():
+            copytree(source / name, target / name, dirs_exist_ok=True)
+    store = VerifiedStore(target / "store")
+    if store.versions():
+        store.promote(store.versions()[0])
+    (target / START).write_bytes((source / START).read_bytes())
+    Head.read(source / START).write(target / HEAD)  # last: from here on the start counts
+
+
+def _gain(head: Head, measured: Measurement, suite: str) -> float:
+    return measured.suites[suite].pass_at_1 - Measurement.from_json(head.current).suites[suite].pass_at_1
+
+
+def _best(best: Mapping[str, float], measured: Measurement) -> dict[str, float]:
+    return {name: max(best[name], suite.pass_at_1) for name, suite in measured.suites.items()}
+
+
+def _told(measured: Measurement) -> str:
+    figures = [f"{name} pass@1 {100 * suite.pass_at_1:.1f} %" for name, suite in measured.suites.items()]
+    return ", ".join([*figures, f"{measured.bits_per_byte:.3f} bits per byte"])
+
+
+def _nothing_passes(config: ImproveConfig, drawn: Drawn) -> str:
+    """What to say, and what to try, where there is nothing to learn from."""
+    outcomes = Counter(attempt.verdict.outcome for attempt in drawn.attempts)
+    if not outcomes:
+        return f"no attempt at {config.tasks} was drawn: no prompt of the round leaves room in the model's context"
+    if set(outcomes) == {"infrastructure"}:
+        return f"the sandbox could judge none of the attempts: {drawn.attempts[0].verdict.detail}"
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+    return (
+        f"none of {sum(outcomes.values())} attempts at {config.tasks} passed ({ended}), so there is nothing to learn "
+        "from, and nothing was changed; take easier tasks, such as --improve-tasks synthesis:1, let the model learn "
+        "some reference solutions first (--warmup-tasks 200 --warmup-steps 60), or train it for longer"
+    )

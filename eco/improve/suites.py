@@ -16,7 +16,7 @@ class Suites:
 
     gate, test: held-out tasks by the name of their set. The gate chooses by the first and so fits itself to them; the
     figures that are reported come from the second, which share no task with it.
-    canaries: tasks without a solution.
+    canaries: tasks without a solution. benchmarks: what the store must not resemble beside the held-out tasks.
     """
 
     warmup: Sequence[Task]
@@ -24,6 +24,7 @@ class Suites:
     gate: Mapping[str, Sequence[Task]]
     test: Mapping[str, Sequence[Task]]
     canaries: Sequence[Task]
+    benchmarks: Sequence[Task] = ()
 
     @property
     def learnt(self) -> str:
@@ -33,7 +34,8 @@ class Suites:
     @property
     def held_out(self) -> list[Task]:
         """All that no row of the store may resemble."""
-        return [task for suites in (self.gate, self.test) for tasks in suites.values() for task in tasks]
+        measured = [task for suites in (self.gate, self.test) for tasks in suites.values() for task in tasks]
+        return [*measured, *self.benchmarks]
 
 
 def open_suites(config: ImproveConfig, tokenizer: Tokenizer, context: int) -> Suites:
@@ -42,8 +44,7 @@ def open_suites(config: ImproveConfig, tokenizer: Tokenizer, context: int) -> Su
     Raises:
         ValueError: a set that cannot be had; tasks that take more tokens than the context has.
     """
-    learnt = [SetName.parse(name) for name in config.tasks.split(",")]
-    others = [SetName.parse(name) for name in config.domains.split(",") if name.strip()]
+    learnt, others = _names(config.tasks), _names(config.domains)
     drawn = [task for name in learnt for task in name.open("train", config.pool, config.seed)]
     pool = _with_room(drawn, tokenizer, context, config.tasks)
     gate, test = {}, {}
@@ -63,7 +64,12 @@ def open_suites(config: ImproveConfig, tokenizer: Tokenizer, context: int) -> Su
         gate=gate,
         test=test,
         canaries=canaries(pool, config.gate.canaries, config.seed),
+        benchmarks=[task for name in _names(config.benchmarks) for task in name.open("held_out", 0, config.seed)],
     )
+
+
+def _names(text: str) -> list[SetName]:
+    return [SetName.parse(name) for name in text.split(",") if name.strip()]
 
 
 def _with_room(tasks: Sequence[Task], tokenizer: Tokenizer, context: int, named: str) -> list[Task]:
@@ -73,7 +79,7 @@ def _with_room(tasks: Sequence[Task], tokenizer: Tokenizer, context: int, named:
     if len(fitting) < len(tasks) / 2:
         raise ValueError(
             f"only {len(fitting)} of {len(tasks)} tasks of {named} fit into the model's context of {context} tokens: "
-            f"with this tokenizer one takes {sum(lengths) / len(lengths):.0f} on average, {max(lengths)} at most; train "
-            "a model with a larger model.context, or a tokenizer on text like these tasks"
+            f"with this tokenizer one takes {sum(lengths) / len(lengths):.0f} on average, {max(lengths)} at most; "
+            "train a model with a larger model.context, or a tokenizer on text like these tasks"
         )
     return fitting

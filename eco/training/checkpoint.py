@@ -158,6 +158,12 @@ class Checkpoints:
                 self.quarantined += 1
         return None
 
+    def remove(self, entry: Entry) -> None:
+        """Out of sight by one rename first: a half-removed checkpoint must not look like a damaged one."""
+        doomed = self.directory / f"{_SAVING}{entry.path.name}"
+        entry.path.rename(doomed)
+        shutil.rmtree(doomed)
+
     def _write(self, folder: Path, step: int, parts: Mapping[str, Any], fit: dict[str, Any]) -> None:
         structures = {}
         files = []
@@ -192,13 +198,7 @@ class Checkpoints:
     def _prune(self) -> None:
         for entry in self.entries()[: -self.keep]:
             if not entry.best:
-                self._remove(entry.path)
-
-    def _remove(self, path: Path) -> None:
-        """Out of sight by one rename first: a half-removed checkpoint must not look like a damaged one."""
-        doomed = self.directory / f"{_SAVING}{path.name}"
-        path.rename(doomed)
-        shutil.rmtree(doomed)
+                self.remove(entry)
 
     def _quarantine(self, path: Path, reason: str) -> None:
         folder = self.directory / "quarantine"

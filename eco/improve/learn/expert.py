@@ -5,7 +5,7 @@ windows of the corpus beside them keep the model from unlearning what it knew.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,40 +49,44 @@ def learn(
 ) -> Update:
     """`steps` optimizer steps on a mix of examples and corpus; only completions carry loss in an example.
 
-    Each epoch deals every example once, in an order drawn from `seed`. Without examples the corpus alone is learnt,
-    as many tokens a step as the mix would have on average.
+    examples: `config.rows` for each step, in order; those longer than the context are left out. Without any the corpus
+    alone is learnt.
 
     Returns the mean losses over the last tenth of the steps, and what it took.
     """
-    fitting = [example for example in examples if len(example) <= student.model.config.context + 1]
-    windows = corpus_windows(fitting, config, student.model.config.context)
+    windows = corpus_windows(examples, config, student.model.config.context)
     optimizer = student.new_optimizer(config.lr)
-    dealt = _deal(len(fitting), config.rows, seed)
     tokens = 0
     losses: list[dict[str, float]] = []
     with student.training((seed, 0)):
         for step in range(steps):
             scheduled(optimizer, step, steps, config.warmup)
             batches = {"corpus": student.corpus(corpus_first + step * windows, windows)}
-            if fitting:
-                batches["examples"] = batch_of([fitting[at] for at in next(dealt)], student.tokenizer.pad)
+            dealt = examples[step * config.rows : (step + 1) * config.rows]
+            if fitting := [example for example in dealt if len(example) <= student.model.config.context + 1]:
+                batches["examples"] = batch_of(fitting, student.tokenizer.pad)
             losses.append(_step(student, optimizer, batches, config))
             tokens += sum(batch["tokens"].numel() for batch in batches.values())
     last = losses[-math.ceil(steps / 10) :]
     row = {f"learn_{name}": float(np.mean([loss[name] for loss in last])) for name in last[0]}
-    row |= {
-        "learn_steps": steps,
-        "learn_examples": len(fitting),
-        "learn_skipped": sum(loss["skipped"] for loss in losses),
-    }
+    row |= {"learn_steps": steps, "learn_skipped": sum(loss["skipped"] for loss in losses)}
     return Update(row, tokens, steps * windows)
 
 
 def corpus_windows(examples: Sequence[Example], config: LearnConfig, context: int) -> int:
-    """Windows of the corpus in a step, so that they are `corpus_share` of its tokens."""
-    length = np.mean([len(example) for example in examples]) if examples else context
-    own = config.rows * length * (config.corpus_share / (1 - config.corpus_share) + (not examples))
-    return max(1, math.ceil(own / context))
+    """Windows of the corpus in a step, so that they are `corpus_share` of its tokens, or all where nothing else is."""
+    own = config.rows * mean_length(examples, context)
+    return max(1, math.ceil(own * (config.corpus_share / (1 - config.corpus_share) + (not examples)) / context))
+
+
+def tokens_per_step(examples: Sequence[Example], config: LearnConfig, context: int) -> float:
+    """Of a step that takes such examples, padding left out."""
+    own = config.rows * mean_length(examples, context) if examples else 0
+    return own + corpus_windows(examples, config, context) * context
+
+
+def mean_length(examples: Sequence[Example], context: int) -> float:
+    return float(np.mean([len(example) for example in examples])) if examples else context
 
 
 def batch_of(examples: Sequence[Example], pad: int) -> Batch:
@@ -109,13 +113,3 @@ def _step(
         (loss * share[name]).backward()  # type: ignore[no-untyped-call]
         row[name] = float(loss.detach())
     return row | clipped_step(student, optimizer, LARGEST_NORM)
-
-
-def _deal(count: int, rows: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of example numbers; a batch may span two epochs."""
-    held: list[int] = []
-    for epoch in range(2**62 if count else 0):
-        held += np.random.default_rng((seed, epoch)).permutation(count).tolist()
-        while len(held) >= rows:
-            yield held[:rows]
-            held = held[rows:]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import xxhash
 
 from eco.data.tokenizer import Tokenizer
 from eco.models.contract import Batch, LanguageModel
@@ -61,6 +62,15 @@ def hash_of(numbers: Sequence[int]) -> int:
     for number in numbers:
         value = (value * 1_000_003 + number + 1) % 2**63
     return value
+
+
+def weights_digest(model: LanguageModel) -> str:
+    """Names the weights: 32 hexadecimal digits, the same for equal bits."""
+    names = xxhash.xxh3_128()
+    for name, tensor in sorted(model.state_dict().items()):
+        names.update(name.encode())
+        names.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return names.hexdigest()
 
 
 def scheduled(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int) -> None:

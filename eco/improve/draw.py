@@ -1,0 +1,71 @@
+"""What a round learns from: answers to its tasks, judged; or, in a control, judged by chance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eco.data.tokenizer import Tokenizer
+from eco.improve.attempt import Attempt
+from eco.improve.config import ImproveConfig
+from eco.improve.controls import shuffled
+from eco.improve.learn.student import hash_of
+from eco.improve.majority import by_majority
+from eco.improve.repair import retries
+from eco.improve.rollout import attempt, refine
+from eco.inference.engine import Engine
+from eco.sandbox import Sandbox
+from eco.tasks.contract import Task
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """groups: the attempts at each task, which a policy gradient learns from.
+    further: attempts after an error was shown, and the drafts of igrpo; they too may be admitted to the store.
+    tokens: read and sampled for all of them.
+    """
+
+    groups: Sequence[Sequence[Attempt]]
+    further: Sequence[Attempt] = ()
+    tokens: int = 0
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return [*flat(self.groups), *self.further]
+
+    @property
+    def passed(self) -> int:
+        return sum(attempt.passed for attempt in self.attempts)
+
+
+def draw(engine: Engine, tasks: Sequence[Task], sandbox: Sandbox, config: ImproveConfig, round: int) -> Drawn:
+    """All attempts of a round at `tasks`, in their order, labelled as the config says."""
+    seed = hash_of((config.seed, round))
+    sampling = config.sampling(seed)
+    groups = attempt(engine, tasks, sandbox, sampling, config.samples)
+    further: list[Attempt] = []
+    if config.max_retries:
+        further += flat(retries(engine, groups, sandbox, sampling, config.max_retries))
+    if config.objective.name == "igrpo":
+        further += flat(groups)
+        groups = refine(engine, groups, sandbox, sampling, config.samples)
+    if config.labels == "majority":
+        groups = by_majority(groups, sandbox)
+    if config.control == "random-reward":
+        *groups, further = shuffled([*groups, further], seed)
+    return Drawn(groups, further, token_count([*flat(groups), *further]))
+
+
+def flat(groups: Sequence[Sequence[Attempt]]) -> list[Attempt]:
+    return [attempt for group in groups for attempt in group]
+
+
+def token_count(attempts: Sequence[Attempt]) -> int:
+    """Tokens read and sampled; a prompt is read once for all its samples."""
+    prompts = {attempt.prompt: len(attempt.completion.prompt) for attempt in attempts}
+    return sum(prompts.values()) + sum(len(attempt.completion.tokens) for attempt in attempts)
+
+
+def most_tokens(tasks: Sequence[Task], tokenizer: Tokenizer, config: ImproveConfig) -> int:
+    """What `token_count` comes to at most, before anything is drawn, with every completion at its full length."""
+    prompts = sum(len(tokenizer.encode(task.prompt)) for task in tasks)
+    rounds = 1 + config.max_retries + (config.objective.name == "igrpo")
+    return rounds * (prompts + len(tasks) * config.samples * config.max_new_tokens)
