@@ -1,9 +1,10 @@
 """Decontamination: rows that hold something of a benchmark or of a held-out task are found and kept out.
 
 Of every held-out task three things are known by which it would be recognised: runs of 8 words of its prompt and
-solution, numbers being at most half of them; the names of the functions that it defines; and the shapes of these
-functions, which renaming does not change. What tasks share by nature is none of them: what two training tasks hold is
-common, and so is what one training task of the same family holds, since the family's own split keeps its tasks apart.
+solution, numbers being at most half of them (where there is none, all of its text); the names of the functions that it
+defines; and the shapes of these functions, which renaming does not change. What tasks share by nature is none of them:
+what two training tasks hold is common, and so is what one training task of the same family holds, since the family's
+own split keeps its tasks apart.
 """
 
 import re
@@ -61,7 +62,7 @@ class Contamination:
         runs = (words[at : at + self._ngram] for at in range(len(words) - self._ngram + 1))
         grams = {" ".join(run) for run in runs if 2 * sum(map(str.isdecimal, run)) <= len(run)}
         names = {f"def {name}" for name in _DEFINED.findall(text)}
-        return grams | names | {*shape[1:]}
+        return (grams or {" ".join(text.split())}) | names | {*shape[1:]}
 
 
 def family(task: Task) -> str:

@@ -53,5 +53,4 @@ class Manifest(Facts):
             Damaged: see `read_sealed`.
         """
         body = read_sealed(folder / MANIFEST)
-        del body["seal"]
         return Manifest(**body | {"removed": tuple(body["removed"])})

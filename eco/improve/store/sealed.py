@@ -19,22 +19,21 @@ def write_sealed(path: Path, body: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The body and its seal.
+    """The body that was written.
 
     Raises:
         Damaged: the file is missing, no JSON, or altered.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        body = {name: value for name, value in found.items() if name != "seal"}
-        stated = found["seal"]
+        body: dict[str, Any] = json.loads(path.read_bytes())
+        stated = body.pop("seal")
     except FileNotFoundError:
         raise Damaged(f"{path} is missing") from None
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise Damaged(f"{path} cannot be read: {error!r}") from error
     if stated != seal_of(body):
         raise Damaged(f"{path} has been altered: it does not have the digest that it states")
-    return found
+    return body
 
 
 def seal_of(body: Mapping[str, Any]) -> str:

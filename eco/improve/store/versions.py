@@ -172,7 +172,7 @@ class VerifiedStore:
             _ = self.head
         for version in self.versions():
             with _noting(problems):
-                self._content(version)
+                self.rows(version)
             with _noting(problems):
                 self.outcome(version)
         return list(dict.fromkeys(problems))
