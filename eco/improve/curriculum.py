@@ -2,7 +2,7 @@
 
 A task that is always or never solved gives a group without variance, and so no gradient and nothing new to keep. How
 often a task is solved is known from few attempts of an older model, so its rate is a distribution and not a number: a
-round takes the tasks whose rate lies in the band with the highest probability.
+round takes the tasks whose rate may be expected nearest to the band.
 """
 
 import math
@@ -17,7 +17,7 @@ from eco.config import Config, setting
 _NEVER = -1
 
 _DRAWS = 64
-"""Rates drawn from each task's distribution, to tell how much of it lies in the band."""
+"""Rates drawn from each task's distribution, to tell how far it lies from the band."""
 
 
 class CurriculumConfig(Config):
@@ -57,8 +57,8 @@ class Curriculum:
     def pick(self, round: int, count: int) -> list[int]:
         """`count` different tasks in rising order, or all where there are fewer: the same for the same rounds before.
 
-        The share of the untried is drawn at random. The others are those most probably in the band; where that says
-        nothing, as with a model that solves next to nothing, those nearest to it.
+        The share of the untried is drawn at random. The others are those whose rate is nearest to the band, in the mean
+        over what it may be: with a model that solves next to nothing, those that it may solve at all.
         """
         self._round = round
         dice = np.random.default_rng([self._seed, round])
@@ -67,10 +67,10 @@ class Curriculum:
         untried = order[self._tried[order] == _NEVER][: math.ceil(self.config.untried * count)]
         rates = dice.beta(*self._beta(), size=(_DRAWS, len(order)))
         outside = np.maximum(self.config.low - rates, rates - self.config.high).clip(min=0.0)
-        probability, distance = (outside == 0).mean(axis=0), outside.mean(axis=0)
-        probability[untried] = 2.0  # they are in already
-        best = order[np.lexsort((distance[order], -probability[order]))]
-        return sorted(int(index) for index in best[:count])
+        distance = outside.mean(axis=0)
+        distance[untried] = -1.0  # they are in already
+        nearest = order[np.argsort(distance[order], kind="stable")]
+        return sorted(int(index) for index in nearest[:count])
 
     def record(self, index: int, passed: int, judged: int) -> None:
         """What came of a task in the round that picked last: `passed` of `judged` attempts. May be called again."""

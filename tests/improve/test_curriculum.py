@@ -73,6 +73,7 @@ def test_a_resumed_curriculum_goes_on_as_if_it_had_never_stopped():
     other = Curriculum(600, CONFIG, 0)
     played(other, range(1, 3), seed=7)  # what it knew before is forgotten
     other.load_state_dict(state)
+    assert other.rates() == stopped.rates()
     assert played(other, range(5, 9)) == expected[4:]
     assert other.state_dict() == straight.state_dict()
 
