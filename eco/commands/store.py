@@ -58,7 +58,7 @@ def _list(store: VerifiedStore, arguments: Arguments) -> int:
     if arguments.json:
         print_json(versions)
         return 0
-    table = Table("", "version", "parent", "round", "rows added", "removed", "in all", "decision", "created", box=None)
+    table = Table("", "version", "parent", "round", "added", "removed", "rows", "decision", "created", box=None)
     for row in versions:
         cells = [
             row[name] for name in ("version", "parent", "round", "rows", "removed", "total", "decision", "created")
@@ -137,6 +137,7 @@ def _told(store: VerifiedStore, version: str) -> dict[str, Any]:
     manifest, outcome = store.manifest(version), store.outcome(version)
     told = {name: getattr(manifest, name) for name in ("version", "parent", "round", "rows", "created")}
     decision = "" if outcome is None else "kept" if outcome["promoted"] else "rejected"
+    told["created"] = manifest.created.removesuffix("+00:00") + "Z"
     return told | {"removed": len(manifest.removed), "total": len(store.rows(version)), "decision": decision}
 
 
