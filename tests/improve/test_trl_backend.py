@@ -315,3 +315,24 @@ def test_another_trl_is_told_with_its_remedy(make_student, tmp_path, monkeypatch
     monkeypatch.setattr(trl, "GRPOConfig", older)
     with pytest.raises(ValueError, match=r"TRL .* does not fit .*num_generations.*pip install 'eco-lm\[hf\]'"):
         step(make_student(), [Word("def")], letters, tmp_path)
+
+
+def test_grpo_of_trl_trains_adapters_alone(make_student, tokenizer, family, tmp_path):
+    peft = pytest.importorskip("peft")
+    student = make_student(family=family)
+    before = weights(student)
+    trainer = trl.GRPOTrainer(
+        model=EcoForCausalLM.around(student.model, tokenizer),
+        reward_funcs=lambda completions, **_: letters([(None, text) for text in completions]),
+        args=settings_of(
+            trl.GRPOConfig, tmp_path, per_device_train_batch_size=4, num_generations=4, max_completion_length=6
+        ),
+        train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in ("def", "x", "return x + x", "(")]),
+        processing_class=as_transformers(tokenizer, 48),
+        peft_config=peft.LoraConfig(r=4, target_modules=["qkv", "down"], task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+    assert all(parameter.abs().sum() > 0 for name, parameter in trainer.model.named_parameters() if "lora_B" in name)
+    trainer.model.unload()
+    assert not moved(student, before)
+    assert student.model.state_dict().keys() == before.keys()
