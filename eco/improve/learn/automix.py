@@ -58,8 +58,8 @@ class AutoMix:
     def chances(self, pass_rate: float, distinct: float) -> dict[str, float]:
         """The probability that each objective leads: prior x exp(rate x credit), never below FLOOR."""
         rate = math.sqrt(math.log(len(MODES)) / (len(MODES) * max(1, self._updates)))
-        per_gain = rate / self._largest if self._largest else 0.0
-        powers = {mode: per_gain * credit for mode, credit in self._credit.items()}
+        unit = self._largest or 1.0
+        powers = {mode: rate * (credit / unit) for mode, credit in self._credit.items()}
         highest = max(powers.values())
         scores = {mode: p * math.exp(powers[mode] - highest) for mode, p in prior(pass_rate, distinct).items()}
         return {mode: FLOOR + (1 - FLOOR * len(MODES)) * s / sum(scores.values()) for mode, s in scores.items()}

@@ -84,7 +84,7 @@ class Reinforcer:
 
     def _dealt(self, weighed: Weighed, seed: int) -> list[list[Micro]]:
         """The micro-batches of each optimizer step of an epoch."""
-        order = np.random.default_rng(seed).permutation(len(weighed.completions))
+        order = np.random.default_rng((seed, 1)).permutation(len(weighed.completions))
         parts = np.array_split(order, math.ceil(len(order) / self.learn.rows))
         return [[self._micro(weighed, part[batch]) for batch in in_batches([weighed.completions[at] for at in part])]
                 for part in parts]  # fmt: skip
