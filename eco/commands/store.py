@@ -137,7 +137,7 @@ def _told(store: VerifiedStore, version: str) -> dict[str, Any]:
     manifest, outcome = store.manifest(version), store.outcome(version)
     told = {name: getattr(manifest, name) for name in ("version", "parent", "round", "rows", "created")}
     decision = "" if outcome is None else "kept" if outcome["promoted"] else "rejected"
-    told["created"] = manifest.created.removesuffix("+00:00") + "Z"
+    told["created"] = manifest.created[:16].replace("T", " ")  # UTC, to the minute
     return told | {"removed": len(manifest.removed), "total": len(store.rows(version)), "decision": decision}
 
 
