@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from pydantic import field_validator
 
-from eco import plugins
 from eco.config import LocalPath, setting
 from eco.evaluation.pass_at_k import Checked, mean_pass_at_k
 from eco.inference.completion import Completion
@@ -18,48 +17,11 @@ from eco.inference.engine import Engine
 from eco.inference.sampling import Sampling
 from eco.sandbox import Level, Sandbox
 from eco.tasks.contract import Task
+from eco.tasks.sets import SetName
 from eco.tasks.verdict import Verdict
-
-_PUBLISHED = ("humaneval", "mbpp", "gsm8k")
-"""Sets with an end, of which all tasks are taken where no number is given."""
-
-_MADE = 50
-"""Tasks of a generated set, where no number is given."""
 
 _ROWS = 512
 """Completions drawn at a time; those before are judged meanwhile."""
-
-
-class SetName(NamedTuple):
-    """A set of tasks as it is named on the command line: NAME[:LEVEL][@PATH]."""
-
-    name: str
-    level: int
-    path: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> "SetName":
-        """
-        Raises:
-            ValueError: the text is no such name.
-        """
-        found = re.fullmatch(r"(\w+)(?::([0-9]{1,9}))?(?:@(.+))?", text.strip())
-        if found is None:
-            raise ValueError(f"{text!r} is no set of tasks; write NAME, NAME:LEVEL or NAME@PATH, such as synthesis:2")
-        return cls(found[1], int(found[2] or 1), found[3])
-
-    def tasks(self, count: int, seed: int) -> list[Task]:
-        """The held-out tasks of the set. count: how many at most; 0: all of a published set, 50 of a generated one.
-
-        Raises:
-            ValueError: no such set, or it cannot serve this; or it has no task.
-        """
-        module = plugins.find("tasks.sets", self.name)
-        most = count or (2**31 if self.name in _PUBLISHED else _MADE)
-        tasks: list[Task] = module.tasks("held_out", most, level=self.level, seed=seed, path=self.path)
-        if not tasks:
-            raise ValueError(f"{self.name} has no held-out task, so nothing can be measured on it")
-        return tasks
 
 
 class TaskSettings(Sampling):

@@ -16,7 +16,7 @@ from eco.data.tokenizer import TokenizerConfig
 from eco.evaluation.held_out import held_out_loss, spread
 from eco.evaluation.puzzles import measure
 from eco.evaluation.search import accuracy_by_paths
-from eco.evaluation.tasks import Sample, SetName, TaskSettings, draw_and_check, has_room, summarize
+from eco.evaluation.tasks import Sample, TaskSettings, draw_and_check, has_room, summarize
 from eco.files import replacing
 from eco.inference.search import Search
 from eco.jobs.language import text_of
@@ -26,6 +26,7 @@ from eco.observe.run import existing_run
 from eco.sandbox import Level, Sandbox
 from eco.tasks.contract import Task
 from eco.tasks.dataset import open_puzzles
+from eco.tasks.sets import open_tasks
 from eco.training.precision import Precision
 
 
@@ -100,7 +101,7 @@ def _of_puzzles(trained: TrainedSolver, search: Search) -> dict[str, Any]:
 
 
 def _open(trained: Trained, name: str, settings: TaskSettings) -> list[Task]:
-    tasks = SetName.parse(name).tasks(settings.count, settings.seed)
+    tasks = open_tasks(name, "held_out", settings.count, settings.seed)
     if not any(has_room(trained.engine, task) for task in tasks):
         raise ValueError(
             f"{name}: the prompts of all {len(tasks)} tasks are longer than the model's context of "

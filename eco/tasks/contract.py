@@ -2,7 +2,8 @@
 
 A file in `eco/tasks/sets` is a set. What its `tasks` returns depends only on its arguments and on the file `path`; no
 task of "train" is one of "held_out", whatever the seed. It refuses with ValueError what it cannot serve: a set that is
-made a path, or more tasks than there are; a published one levels, while of its tasks it gives at most `count`.
+made a path, or more tasks than there are; a published one, which says so by `PUBLISHED = True`, levels, while of its
+tasks it gives at most `count`.
 """
 
 from abc import ABC, abstractmethod

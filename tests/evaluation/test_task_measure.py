@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from pydantic import ValidationError
 
-from eco.evaluation.tasks import Sample, SetName, TaskSettings, draw_and_check, has_room, summarize
+from eco.evaluation.tasks import Sample, TaskSettings, draw_and_check, has_room, summarize
 from eco.inference.completion import Completion
 from eco.inference.engine import Engine
 from eco.tasks.contract import Task
@@ -157,36 +157,6 @@ def test_an_error_of_a_check_comes_through_and_queued_checks_are_dropped():
 
     with pytest.raises(RuntimeError, match="a bug in the task"):
         measured({"a": ["a"]}, [Broken("a")])
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("humaneval", SetName("humaneval", 1, None)),
-        ("synthesis:12", SetName("synthesis", 12, None)),
-        ("mbpp@~/a:b@c.jsonl", SetName("mbpp", 1, "~/a:b@c.jsonl")),
-        (" gsm8k:2@x ", SetName("gsm8k", 2, "x")),
-    ],
-)
-def test_the_name_of_a_set(text, name):
-    assert SetName.parse(text) == name
-
-
-@pytest.mark.parametrize("text", ["", "a b", "a:", "a:x", "a@", "a:-1", "../x", ":2"])
-def test_what_is_no_name_of_a_set(text):
-    with pytest.raises(ValueError, match="no set of tasks"):
-        SetName.parse(text)
-
-
-def test_generated_sets_serve_what_is_taken_without_a_number():
-    for name in ("arithmetic", "expressions", "prediction", "repair", "synthesis"):
-        tasks = SetName.parse(name).tasks(count=0, seed=0)
-        assert len(tasks) == 50 and len({task.name for task in tasks}) == 50
-        assert {task.name for task in SetName.parse(name).tasks(count=0, seed=1)} != {task.name for task in tasks}
-    assert len(SetName.parse("arithmetic").tasks(count=7, seed=0)) == 7
-    assert all(task.name.startswith("arithmetic:3/") for task in SetName.parse("arithmetic:3").tasks(count=7, seed=0))
-    with pytest.raises(ValueError, match="no 'arithmetics' in eco/tasks/sets; did you mean 'arithmetic'"):
-        SetName.parse("arithmetics").tasks(count=0, seed=0)
 
 
 def test_settings():

@@ -8,9 +8,9 @@ import pytest
 from small_run import SMALL_PUZZLES, TINY
 
 import eco as package
-from eco.evaluation.tasks import SetName
 from eco.inference.completion import Completion
 from eco.inference.engine import Engine
+from eco.tasks.sets import open_tasks
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FAST = ("--max-new-tokens", "8", "--count", "6")
@@ -30,7 +30,7 @@ def crib(monkeypatch):
     """Tells every engine the solutions of some sets; the first `wrong` samples of a task stay empty."""
 
     def tell(*names, wrong=0, count=6):
-        solutions = {task.prompt: task.solution() for name in names for task in SetName.parse(name).tasks(count, 0)}
+        solutions = {task.prompt: task.solution() for name in names for task in open_tasks(name, "held_out", count)}
 
         def generate(self, prompts, sampling, samples=1):
             texts = [[""] * wrong + [solutions[prompt]] * (samples - wrong) for prompt in prompts]
@@ -139,7 +139,7 @@ def test_no_samples_are_no_measurement(eco, run, monkeypatch):
     assert eco("eval", run, "--tasks", "arithmetic", "--samples", "0").returncode != 0
     monkeypatch.setattr("eco.tasks.sets.arithmetic.tasks", lambda *_, **__: [])
     done = eco("eval", run, "--tasks", "arithmetic")
-    assert (done.returncode, done.stdout) == (1, "") and "nothing can be measured on it" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and "has no task of the split 'held_out'" in done.stderr
 
 
 def test_prompts_that_all_fill_the_context_are_refused(eco, run, monkeypatch):

@@ -104,57 +104,6 @@ def test_a_seed_chooses_in_the_order_of_the_file():
     assert files.choose(items, 100, 3) == files.choose(items, 1000, 3) == items
 
 
-# Names on the command line
-
-
-def test_sets_are_named_with_level_and_path(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(sets.plugins, "find", lambda room, name: asked.append((room, name)) or Recorder(asked))
-    sets.open_tasks("synthesis", "train", 5)
-    sets.open_tasks("synthesis:12", "held_out", 5, seed=7)
-    sets.open_tasks("mbpp@/a:b@c.jsonl", "train", 5)
-    sets.open_tasks("gsm8k:2@x", "train", 5)
-    assert asked[1::2] == [
-        (("train", 5), {"level": 1, "seed": 0, "path": None}),
-        (("held_out", 5), {"level": 12, "seed": 7, "path": None}),
-        (("train", 5), {"level": 1, "seed": 0, "path": "/a:b@c.jsonl"}),
-        (("train", 5), {"level": 2, "seed": 0, "path": "x"}),
-    ]
-    assert [name for _, name in asked[::2]] == ["synthesis", "synthesis", "mbpp", "gsm8k"]
-
-
-class Recorder:
-    def __init__(self, asked):
-        self.asked = asked
-
-    def tasks(self, *args, **kwargs):
-        self.asked.append((args, kwargs))
-        return []
-
-
-@pytest.mark.parametrize("named", ["", ":2", "mbpp:", "mbpp:x", "mbpp:-1", "mbpp@", "@x", "mbpp:2:3"])
-def test_what_names_no_set_is_refused(named):
-    with pytest.raises(ValueError, match="names no tasks: write NAME"):
-        sets.open_tasks(named, "train", 5)
-
-
-def test_unknown_sets_suggest_the_nearest():
-    with pytest.raises(ValueError, match=r"did you mean 'humaneval'.*there is: .*gsm8k"):
-        sets.open_tasks("humanevel", "held_out", 5)
-
-
-@pytest.mark.parametrize("count", [0, -1])
-def test_no_tasks_cannot_be_wanted(count):
-    with pytest.raises(ValueError, match="ask for at least 1"):
-        sets.open_tasks("humaneval", "held_out", count)
-
-
-@pytest.mark.parametrize("name", ["humaneval", "mbpp", "gsm8k"])
-def test_published_sets_have_no_levels(name):
-    with pytest.raises(ValueError, match=f"{name} has no levels"):
-        sets.open_tasks(f"{name}:2", "held_out", 5)
-
-
 # Downloading
 
 CONTENT = b'{"name": "a"}\n' * 9000

@@ -10,6 +10,8 @@ from eco.tasks import answers, files, programs
 from eco.tasks.contract import NotJudged, Split, Task
 from eco.tasks.verdict import Verdict
 
+PUBLISHED = True
+
 _DATA = "https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data"
 _FILES: dict[Split, files.PublicFile] = {
     "train": files.PublicFile(

@@ -8,6 +8,8 @@ from eco.tasks import files, programs
 from eco.tasks.contract import Split, Task
 from eco.tasks.verdict import Verdict
 
+PUBLISHED = True
+
 _FILE = files.PublicFile(
     name="HumanEval.jsonl.gz",
     address="https://raw.githubusercontent.com/openai/human-eval/master/data/HumanEval.jsonl.gz",

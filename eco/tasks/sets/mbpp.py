@@ -11,6 +11,8 @@ from eco.tasks import files, programs
 from eco.tasks.contract import Split, Task
 from eco.tasks.verdict import Verdict
 
+PUBLISHED = True
+
 _FILE = files.PublicFile(
     name="mbpp.jsonl",
     address="https://raw.githubusercontent.com/google-research/google-research/master/mbpp/mbpp.jsonl",
