@@ -13,7 +13,7 @@ from eco.commands.arguments import print_json, read
 from eco.config import absolute
 from eco.files import replacing
 from eco.improve.store.row import Row
-from eco.improve.store.versions import VerifiedStore
+from eco.improve.store.versions import EMPTY, VerifiedStore
 from eco.observe.run import RunDirectory, existing_run
 
 EXAMPLES = 3
@@ -53,17 +53,16 @@ def run(words: list[str]) -> int:
 def _list(store: VerifiedStore, arguments: Arguments) -> int:
     if problems := store.verify():
         raise ValueError("\n".join(problems))
-    head = store.head
-    versions = [_told(store, version) | {"head": version == head} for version in store.versions()]
+    counting = _chain(store)
+    versions = [_told(store, version) | {"counts": version in counting} for version in store.versions()]
     if arguments.json:
-        print_json(versions)
+        print_json({"head": store.head, "versions": versions})
         return 0
-    table = Table("", "version", "parent", "round", "added", "removed", "rows", "decision", "created", box=None)
+    table = Table("version", "parent", "round", "added", "removed", "rows", "created", "", box=None)
     for row in versions:
-        cells = [
-            row[name] for name in ("version", "parent", "round", "rows", "removed", "total", "decision", "created")
-        ]
-        table.add_row("HEAD" if row["head"] else "", *(escape(str(cell)) for cell in cells))
+        cells = [row[name] for name in ("version", "parent", "round", "added", "removed", "rows", "created")]
+        state = "HEAD" if row["version"] == store.head else "" if row["counts"] else "does not count"
+        table.add_row(*(escape(str(cell)) for cell in cells), state)
     Console(soft_wrap=True).print(table)
     return 0
 
@@ -133,12 +132,25 @@ def _versions(arguments: Arguments, at_most: int) -> list[str]:
     return [*arguments.rest]
 
 
+def _chain(store: VerifiedStore) -> list[str]:
+    """The version that counts and its ancestors."""
+    versions = [store.head]
+    while versions[-1] != EMPTY:
+        versions.append(store.manifest(versions[-1]).parent)
+    return versions
+
+
 def _told(store: VerifiedStore, version: str) -> dict[str, Any]:
-    manifest, outcome = store.manifest(version), store.outcome(version)
-    told = {name: getattr(manifest, name) for name in ("version", "parent", "round", "rows", "created")}
-    decision = "" if outcome is None else "kept" if outcome["promoted"] else "rejected"
-    told["created"] = manifest.created[:16].replace("T", " ")  # UTC, to the minute
-    return told | {"removed": len(manifest.removed), "total": len(store.rows(version)), "decision": decision}
+    manifest = store.manifest(version)
+    return {
+        "version": version,
+        "parent": manifest.parent,
+        "round": manifest.round,
+        "added": manifest.rows,
+        "removed": len(manifest.removed),
+        "rows": len(store.rows(version)),
+        "created": manifest.created[:16].replace("T", " "),  # UTC, to the minute
+    }
 
 
 def _shown(value: Any) -> str:

@@ -22,7 +22,7 @@ def store(tmp_path):
     store = VerifiedStore(tmp_path / "store")
     store.promote(store.append([row(1), row(2)], facts(1)))
     store.promote(store.append([row(3)], facts(2, removed=[row(1).id])))
-    store.record_outcome("v0002", True, {"before": 0.1, "after": 0.3})
+    store.record_outcome("v0002", {"before": 0.1, "after": 0.3})
     store.append([row(4)], facts(3))
     return store
 
@@ -39,7 +39,7 @@ def test_a_version_is_its_chain_less_what_was_removed(store):
     assert store.rows(EMPTY) == []
     assert store.own_rows("v0002") == [row(3)]
     assert store.manifest("v0003").parent == "v0002"
-    assert store.outcome("v0002") == {"promoted": True, "before": 0.1, "after": 0.3}
+    assert store.outcome("v0002") == {"before": 0.1, "after": 0.3}
     assert store.outcome("v0003") is None
     assert store.verify() == []
 
@@ -76,7 +76,7 @@ def test_an_old_version_never_changes(store):
         name: data for name, data in before.items() if name != "HEAD.json"
     }
     with pytest.raises(AssertionError):
-        store.record_outcome("v0002", False, {})
+        store.record_outcome("v0002", {})
 
 
 def test_equal_rows_and_facts_give_equal_bytes(tmp_path):
@@ -94,7 +94,7 @@ def test_equal_rows_and_facts_give_equal_bytes(tmp_path):
 def test_discarding_a_killed_round_restores_every_byte(store):
     before = files_of(store.folder)
     store.promote(store.append([row(7)], facts(4)))
-    store.record_outcome("v0004", True, {})
+    store.record_outcome("v0004", {})
     store.promote(store.append([row(8)], facts(5)))
     store.discard_after(3)
     store.rollback("v0002")
@@ -132,7 +132,7 @@ def _killed_at(store: VerifiedStore, work, at: int) -> bool:
 
 def _append_and_promote(store: VerifiedStore) -> None:
     store.promote(store.append([row(5)], facts(4)))
-    store.record_outcome(store.head, True, {})
+    store.record_outcome(store.head, {})
 
 
 @pytest.mark.parametrize("work", [_append_and_promote, VerifiedStore.rollback, lambda store: store.discard_after(1)])

@@ -118,11 +118,11 @@ class VerifiedStore:
         sync_folder(self.folder)
         return version
 
-    def record_outcome(self, version: str, promoted: bool, facts: Mapping[str, Any]) -> None:
+    def record_outcome(self, version: str, facts: Mapping[str, Any]) -> None:
         """Writes once what the gate decided, and the figures before and after that it found (JSON)."""
         path = self._place(version) / _OUTCOME
         assert not path.exists(), "a version is judged once"
-        write_sealed(path, {"promoted": promoted, **facts})
+        write_sealed(path, facts)
 
     def promote(self, version: str) -> None:
         """From now on this version counts.
