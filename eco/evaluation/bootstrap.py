@@ -12,6 +12,9 @@ _CELLS = 1 << 22
 def interval(values: ArrayLike, seed: int, confidence: float = 0.95) -> tuple[float, float]:
     """Between which means `confidence` of the resamples of `values` (N,) lie, each N values drawn with replacement.
 
+    Of two measurements on the same tasks, give the differences task by task: resampled together, what is hard stays
+    hard in both, so that this paired interval is narrower than that of two means that know nothing of each other.
+
     It says how much the figure would differ on other tasks of the same kind. Where all values are equal it has no
     width, which then says nothing of other tasks: a model that passes none of ten tasks may pass the eleventh.
 

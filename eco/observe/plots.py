@@ -61,13 +61,13 @@ def plot_run(run_dir: Path) -> list[Path]:
     for name, draw in drawings.items():
         figure = draw(rows)
         if figure is not None:
-            paths.append(_save(figure, run.plots / f"{name}.png"))
+            paths.append(save(figure, run.plots / f"{name}.png"))
     return paths
 
 
 def loss_figure(rows: Sequence[Row]) -> Figure | None:
     """Training loss, its moving average, and the held-out loss."""
-    figure, axes = _canvas("Loss", "loss (nats per token)")
+    figure, axes = canvas("Loss", "loss (nats per token)")
     _curve(axes, rows, "loss", "training", GREY, faint=True)
     _curve(axes, rows, "loss_ema", "training, moving average", BLUE)
     _curve(axes, rows, "val_loss", "held-out", ORANGE)
@@ -76,7 +76,7 @@ def loss_figure(rows: Sequence[Row]) -> Figure | None:
 
 def accuracy_figure(rows: Sequence[Row]) -> Figure | None:
     """Puzzles solved, in percent: of those that training was done with at each step, and of the held-out ones."""
-    figure, axes = _canvas("Puzzles solved", "all cells right (%)")
+    figure, axes = canvas("Puzzles solved", "all cells right (%)")
     percent = [{"step": row["step"], **{k: 100 * row[k] for k in _SOLVED if row.get(k) is not None}} for row in rows]
     _curve(axes, percent, "exact_accuracy", "training, without averaged weights", GREY, faint=True)
     _curve(axes, percent, "val_exact_accuracy", "held-out", ORANGE)
@@ -86,7 +86,7 @@ def accuracy_figure(rows: Sequence[Row]) -> Figure | None:
 
 def learning_rate_figure(rows: Sequence[Row]) -> Figure | None:
     """The learning rate of the first parameter group."""
-    figure, axes = _canvas("Learning rate", "learning rate")
+    figure, axes = canvas("Learning rate", "learning rate")
     _curve(axes, rows, "lr", "learning rate", BLUE)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     axes.set_ylim(bottom=0)
@@ -95,7 +95,7 @@ def learning_rate_figure(rows: Sequence[Row]) -> Figure | None:
 
 def speed_figure(rows: Sequence[Row]) -> Figure | None:
     """Tokens per second: of each step, their moving average, and the mean so far with evaluation and saving."""
-    figure, axes = _canvas("Speed", "tokens per second")
+    figure, axes = canvas("Speed", "tokens per second")
     _curve(axes, rows, "tokens_per_s", "each step", GREY, faint=True)
     _curve(axes, rows, "tokens_per_s_ema", "moving average", BLUE)
     timed = _timed(rows)
@@ -114,7 +114,7 @@ def phases_figure(rows: Sequence[Row]) -> Figure | None:
     timed = _timed(rows)
     if not timed:
         return None
-    figure, axes = _canvas("Where the time goes", "share of the time (%)")
+    figure, axes = canvas("Where the time goes", "share of the time (%)")
     edges, spans = _spans(timed)
     whole = _sums(spans, timed, "effective_step_time_s")
     base = np.zeros(len(whole))
@@ -132,13 +132,13 @@ def phases_figure(rows: Sequence[Row]) -> Figure | None:
     return figure
 
 
-def _canvas(title: str, y_label: str) -> tuple[Figure, Axes]:
-    """An empty figure of 1200 x 675 pixels with one pair of axes over the optimizer steps."""
+def canvas(title: str, y_label: str, x_label: str = "optimizer step") -> tuple[Figure, Axes]:
+    """An empty figure of 1200 x 675 pixels with one pair of axes over whole numbers."""
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", color=INK, fontweight="bold")
-    axes.set_xlabel("optimizer step", color=INK)
+    axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
@@ -191,7 +191,8 @@ def _sums(spans: Any, rows: Sequence[Row], key: str) -> Any:
     return np.bincount(spans, weights=[row.get(key) or 0.0 for row in rows])
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a figure as PNG, whole or not at all; returns the path."""
     with replacing(path, "wb") as stream:
         figure.savefig(stream, format="png")
     return path
