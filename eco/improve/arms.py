@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eco.evaluation.bootstrap import paired_interval
-from eco.improve.measure import Measurement
+from eco.evaluation.bootstrap import interval
+from eco.improve.measure import Measurement, gains
 
 RESULT = "result.json"
 
@@ -75,9 +75,6 @@ def gain_over(arms: Sequence[Arm], controls: Sequence[Arm]) -> Gain | None:
 
 
 def _gain(pairs: Sequence[tuple[Measurement, Measurement, str]]) -> Gain:
-    differences: list[float] = []
-    for before, after, suite in pairs:
-        first, second = before.suites[suite].rates, after.suites[suite].rates
-        differences += [second[name] - first[name] for name in first if name in second]
-    low, high = paired_interval(differences, seed=0)
+    differences = [gain for before, after, name in pairs for gain in gains(before.suites[name], after.suites[name])]
+    low, high = interval(differences, seed=0)
     return Gain(sum(differences) / len(differences), low, high)
