@@ -47,6 +47,13 @@ class TaskSettings(Sampling):
         """
         if not self.sets and not self.harness:
             raise ValueError("on which tasks? name sets of tasks by --tasks, or tasks of lm-eval by --lm-eval")
+        idle = [name for name in self.model_dump(exclude_defaults=True) if name not in ("lm_eval", "count")]
+        if not self.sets and idle:
+            flags = " ".join(f"--{name.replace('_', '-')}" for name in idle)
+            raise ValueError(
+                f"{flags} would change nothing: of --lm-eval only --count does, as its tasks choose the rest; leave "
+                "them out, or name sets of tasks by --tasks"
+            )
         if len(set(self.sets)) < len(self.sets):
             raise ValueError(f"--tasks {self.tasks} names a set twice")
         if max(self.ks) > self.samples:

@@ -164,6 +164,7 @@ def test_settings():
     settings.check()
     assert (settings.sets, settings.ks, settings.harness) == (["humaneval", "synthesis:2"], [1, 10], ["a", "b"])
     assert TaskSettings(tasks="mbpp", k=1).ks == TaskSettings(tasks="mbpp").ks == [1]
+    TaskSettings(lm_eval="a", count=4, samples=1).check()
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,14 @@ def test_settings():
         ({"tasks": "mbpp", "k": "0"}, "no list of whole numbers above 0"),
         ({"tasks": "mbpp", "k": "1;2"}, "no list of whole numbers above 0"),
         ({"tasks": "mbpp", "temperature": 0, "samples": 2}, "would be the same"),
+        ({"lm_eval": "a", "samples": 4, "k": "1,4"}, "^--samples --k would change nothing"),
+        (
+            {"lm_eval": "a", "temperature": 0.0, "out": "out.jsonl"},
+            "^--temperature --out would",
+        ),
+        ({"lm_eval": "a", "seed": 1}, "^--seed would change nothing: of --lm-eval only --count does"),
+        ({"lm_eval": "a", "sandbox": "weak"}, "^--sandbox would"),
+        ({"lm_eval": "a", "max_new_tokens": 9}, "^--max-new-tokens would"),
     ],
 )
 def test_settings_that_cannot_be_measured(wrong, told):
