@@ -1,7 +1,8 @@
-"""Files that are either wholly there or not there: write beside, fsync, rename."""
+"""Files and folders that are either wholly there or not there: write beside, fsync, rename."""
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,26 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Gives an empty folder beside `folder`, and moves it in its place once the block ended without an error.
+
+    After a crash it may stay, named `.NAME.building`, until the next use. The block brings its files to the disk, and
+    the caller sees to it that no other process writes the same folder.
+    """
+    beside = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

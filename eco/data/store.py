@@ -8,7 +8,6 @@ when whole.
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from filelock import FileLock
 
 from eco.data.corpus import Corpus
 from eco.data.tokenizer import Ids, Tokenizer
-from eco.files import sync_folder, write_json
+from eco.files import replacing_folder, write_json
 
 FORMAT = 1
 """Rises when the files change their meaning, so that old stores are rebuilt."""
@@ -114,10 +113,7 @@ def _index_digest(index: dict[str, Any]) -> str:
 
 
 def _build(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
-    beside = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(beside, ignore_errors=True)  # of a build that was killed; the lock is ours
-    beside.mkdir()
-    try:
+    with replacing_folder(folder) as beside:  # the lock is ours
         dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
         writers = [_PartWriter(beside, name, dtype, tokenizer.eos) for name in PARTS]
         for batch in _batches(corpus.documents()):
@@ -128,12 +124,6 @@ def _build(corpus: Corpus, tokenizer: Tokenizer, folder: Path) -> None:
         index: dict[str, Any] = {"dtype": dtype.name, "text_bytes": text_bytes}
         index["digests"] = {path.name: _digest(path) for path in sorted(beside.iterdir())}
         write_json(beside / "index.json", {**index, "digest": _index_digest(index)})
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-        sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 class _PartWriter:

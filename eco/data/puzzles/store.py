@@ -8,7 +8,6 @@ its augmented copies; a group is a base puzzle with all its copies.
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, PositiveInt, ValidationError
 
-from eco.files import replacing, sync_folder, write_json
+from eco.files import replacing, replacing_folder, write_json
 
 BLANK = "<blank>"
 """Name of row 0 of the puzzle table: puzzles without a row of their own."""
@@ -92,17 +91,8 @@ def write_set(
         ValueError: no group at all.
         OSError: the folder cannot be written, or the disk is full; nothing half-written stays under its name.
     """
-    beside = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
-    beside.mkdir(parents=True)
-    try:
+    with replacing_folder(folder) as beside:
         _write(beside, groups, vocab_size, length, identifiers)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-        sync_folder(folder.parent)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def _write(folder: Path, groups: Iterable[Group], vocab_size: int, length: int, identifiers: Sequence[str]) -> None:
