@@ -42,8 +42,9 @@ class Family:
     levels: int
     draw: Callable[[Random, int], Draft | None]
 
-    def tasks(self, split: Split, count: int, level: int, seed: int, path: str | None) -> list[Task]:
-        """The first `count` different tasks in the order of the seed; more are the same ones and others after them.
+    def tasks(self, split: Split, count: int, *, level: int = 1, seed: int = 0, path: str | None = None) -> list[Task]:
+        """What a set of tasks offers, see `eco.tasks.contract`: the first `count` different tasks in the order of the
+        seed; more are the same ones and others after them.
 
         Raises:
             ValueError: a path, a level or a count that the family does not have.

@@ -5,19 +5,9 @@ Python's `//` and `%`, of numbers that are not negative; differences may be. Lev
 
 from random import Random
 
-from eco.tasks.contract import Split, Task
 from eco.tasks.generate.answer import compute
 from eco.tasks.generate.deal import Draft, Family
 from eco.tasks.generate.expression import operate
-
-
-def tasks(split: Split, count: int, *, level: int = 1, seed: int = 0, path: str | None = None) -> list[Task]:
-    """See `eco.tasks.contract`.
-
-    Raises:
-        ValueError: fewer tasks than `count`, no such level, or a path.
-    """
-    return _FAMILY.tasks(split, count, level, seed, path)
 
 
 def _draw(rng: Random, level: int) -> Draft | None:
@@ -31,4 +21,4 @@ def _draw(rng: Random, level: int) -> Draft | None:
     return compute(operate(symbol, left, right))
 
 
-_FAMILY = Family("arithmetic", 20, _draw)
+tasks = Family("arithmetic", 20, _draw).tasks

@@ -9,7 +9,6 @@ import ast
 import re
 from random import Random
 
-from eco.tasks.contract import Split, Task
 from eco.tasks.generate.answer import AnswerTask
 from eco.tasks.generate.deal import Draft, Family
 from eco.tasks.generate.interpreter import Unbounded, run
@@ -21,15 +20,6 @@ _LONGEST = 40
 
 _VARIABLES = (*"abcdkmnpqrstuwxyz", "count", "first", "item", "number", "result", "second", "size", "total", "value")
 _FUNCTIONS = ("f", "g", "h", "change", "combine", "score", "step")
-
-
-def tasks(split: Split, count: int, *, level: int = 1, seed: int = 0, path: str | None = None) -> list[Task]:
-    """See `eco.tasks.contract`.
-
-    Raises:
-        ValueError: fewer tasks than `count`, no such level, or a path.
-    """
-    return _FAMILY.tasks(split, count, level, seed, path)
 
 
 def _draw(rng: Random, level: int) -> Draft:
@@ -48,4 +38,4 @@ def _task(name: str, source: str, rng: Random) -> AnswerTask | None:
     return AnswerTask(name, f"{renamed(source, variables, functions)}# Output:", printed)
 
 
-_FAMILY = Family("prediction", LEVELS, _draw)
+tasks = Family("prediction", LEVELS, _draw).tasks

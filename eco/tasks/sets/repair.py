@@ -7,7 +7,6 @@ is an operator, a comparison or a constant that is another one, and shows in at 
 import textwrap
 from random import Random
 
-from eco.tasks.contract import Split, Task
 from eco.tasks.generate.compose import LEVELS, compose
 from eco.tasks.generate.composition import Function
 from eco.tasks.generate.deal import Draft, Family
@@ -15,15 +14,6 @@ from eco.tasks.generate.examples import Example, agrees, compiled, examples, poo
 from eco.tasks.generate.inputs import EDGES
 from eco.tasks.generate.mutation import mutants
 from eco.tasks.generate.program import ProgramTask
-
-
-def tasks(split: Split, count: int, *, level: int = 1, seed: int = 0, path: str | None = None) -> list[Task]:
-    """See `eco.tasks.contract`.
-
-    Raises:
-        ValueError: fewer tasks than `count`, no such level, or a path.
-    """
-    return _FAMILY.tasks(split, count, level, seed, path)
 
 
 def _draw(rng: Random, level: int) -> Draft | None:
@@ -62,4 +52,4 @@ def _comment(text: str) -> str:
     return "\n".join(f"# {line}" for line in textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False))
 
 
-_FAMILY = Family("repair", LEVELS, _draw)
+tasks = Family("repair", LEVELS, _draw).tasks

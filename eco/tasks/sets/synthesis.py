@@ -9,21 +9,11 @@ every disguise.
 import textwrap
 from random import Random
 
-from eco.tasks.contract import Split, Task
 from eco.tasks.generate.compose import LEVELS, compose
 from eco.tasks.generate.composition import Function
 from eco.tasks.generate.deal import Draft, Family
 from eco.tasks.generate.examples import Example, examples
 from eco.tasks.generate.program import ProgramTask
-
-
-def tasks(split: Split, count: int, *, level: int = 1, seed: int = 0, path: str | None = None) -> list[Task]:
-    """See `eco.tasks.contract`.
-
-    Raises:
-        ValueError: fewer tasks than `count`, no such level, or a path.
-    """
-    return _FAMILY.tasks(split, count, level, seed, path)
 
 
 def _draw(rng: Random, level: int) -> Draft | None:
@@ -48,4 +38,4 @@ def _docstring(function: Function, shown: tuple[Example, ...]) -> str:
     return textwrap.indent(f'{text}\n\n{calls}\n"""\n', "    ")
 
 
-_FAMILY = Family("synthesis", LEVELS, _draw)
+tasks = Family("synthesis", LEVELS, _draw).tasks
