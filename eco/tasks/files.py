@@ -58,22 +58,28 @@ def locate(task_set: str, path: str | None, public: PublicFile, cache: Path | No
     return found
 
 
-def read_rows(path: Path, kind: type[AnyRow]) -> Iterator[tuple[str, AnyRow]]:
-    """Every line that is not blank with its place, `FILE, line 3`, for messages.
+def read_rows(path: Path, kind: type[AnyRow], unique: str | None = None) -> Iterator[tuple[str, AnyRow]]:
+    """Every line that is not blank with its place, `FILE, line 3`, for messages. unique: a field that tells rows apart.
 
     Raises:
-        ValueError: a line that is no JSON object or lacks a field, with its place; no line at all; a broken archive.
+        ValueError: a line that is no JSON object or lacks a field, or whose unique field was there before, with its
+            place; no line at all; a broken archive.
     """
-    empty = True
+    seen = set[Any]()
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    empty = False
-                    yield f"{path}, line {number}", _row(f"{path}, line {number}", line, kind)
+                    place = f"{path}, line {number}"
+                    row = _row(place, line, kind)
+                    value = getattr(row, unique) if unique else number
+                    if value in seen:
+                        raise ValueError(f"{place}: the {unique} {value!r} was there before")
+                    seen.add(value)
+                    yield place, row
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{path} cannot be read: {error}; fetch it again") from error
-    if empty:
+    if not seen:
         raise ValueError(f"{path} holds no tasks: it has no line that is not blank")
 
 

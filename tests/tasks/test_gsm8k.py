@@ -1,6 +1,5 @@
 """GSM8K: the published answers, and what counts as one."""
 
-import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,16 +13,6 @@ ROW = {
     "question": "Anna has 3 bags of 350 beads and loses 10. How many are left?\n",
     "answer": "She had 3*350=<<3*350=1050>>1050 beads.\nSo 1050-10=<<1050-10=1040>>1040 are left.\n#### 1,040",
 }
-
-
-@pytest.fixture
-def written(tmp_path):
-    def write(*rows):
-        path = tmp_path / "set.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return str(path)
-
-    return write
 
 
 def test_a_task_of_a_row(written):

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from eco.sandbox import Sandbox
 from eco.tasks.sets import humaneval
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "humaneval" / "humaneval_first82.jsonl"
@@ -30,12 +29,6 @@ ROW = {
     "canonical_solution": "    return math.pi * r * r\n",
     "test": "def check(candidate):\n    assert candidate(scaled(1)) == 9 * math.pi\n    assert candidate(0) == 0\n",
 }
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -147,15 +140,14 @@ def test_training_on_it_is_refused():
         ({"prompt": "x = 1\n"}, "the prompt does not define the entry_point 'area'"),
         ({"entry_point": "are"}, "the prompt does not define the entry_point 'are'"),
         ({"test": ""}, r"the test does not define check\(candidate\)"),
-        ({}, "the task_id 'Own/0' was there before"),
+        ({"task_id": "Own/0"}, "the task_id 'Own/0' was there before"),
         ({"task_id": None}, "'task_id': Input should be a valid string"),
     ],
 )
-def test_malformed_rows_are_named(tmp_path, change, told):
-    path = tmp_path / "set.jsonl"
-    path.write_text(f"{json.dumps(ROW)}\n{json.dumps(ROW | change)}\n")
+def test_malformed_rows_are_named(written, change, told):
+    path = written(ROW, ROW | {"task_id": "Own/1"} | change)
     with pytest.raises(ValueError, match=rf"set\.jsonl, line 2: {told}"):
-        humaneval.tasks("held_out", 5, path=str(path))
+        humaneval.tasks("held_out", 5, path=path)
 
 
 @pytest.mark.skipif(not SHARED.is_file(), reason="the first tasks of HumanEval are not in ../shared/data")

@@ -1,11 +1,9 @@
 """MBPP: prompts, published splits, and what its assertions say."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from eco.sandbox import Sandbox
 from eco.tasks.sets import mbpp
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "mbpp" / "mbpp_prompt_val_train.jsonl"
@@ -25,22 +23,6 @@ PAIRS = {
     "test_setup_code": "from math import floor\r\npair = Pair(1)\r\npair.b = 4",
     "test_list": ["assert total(Pair(3)) == floor(3.5)", "assert total(pair) == 5"],
 }
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox() as opened:
-        yield opened
-
-
-@pytest.fixture
-def written(tmp_path):
-    def write(*rows):
-        path = tmp_path / "set.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return str(path)
-
-    return write
 
 
 def test_the_prompt_shows_the_first_assertion_only(written):
@@ -138,14 +120,14 @@ def test_splits_are_those_published(written):
         ({"test_list": []}, "'test_list' holds no test"),
         ({"test_list": [" "]}, "'test_list' holds no test"),
         ({"test_list": ["assert add(1, 2) == 3", 4]}, "'test_list.1': Input should be a valid string"),
-        ({}, "the task_id 601 was there before"),
+        ({"task_id": 601}, "the task_id 601 was there before"),
         ({"task_id": "601"}, "'task_id': Input should be a valid integer"),
         ({"code": None}, "'code': Input should be a valid string"),
     ],
 )
 def test_malformed_rows_are_named(written, change, told):
     with pytest.raises(ValueError, match=rf"set\.jsonl, line 2: {told}"):
-        mbpp.tasks("train", 5, path=written(ROW, ROW | change))
+        mbpp.tasks("train", 5, path=written(ROW, ROW | {"task_id": 602} | change))
 
 
 @pytest.mark.skipif(not SHARED.is_file(), reason="MBPP is not in ../shared/data")

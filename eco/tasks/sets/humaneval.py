@@ -92,13 +92,11 @@ def tasks(
     files.refuse_levels("humaneval", level)
     if split == "train":
         raise ValueError("humaneval is for measuring only: it has no tasks to train on; take mbpp, or a generated set")
-    found: dict[str, Task] = {}
-    for place, row in files.read_rows(files.locate("humaneval", path, _FILE, cache), _Row):
+    found: list[Task] = []
+    for place, row in files.read_rows(files.locate("humaneval", path, _FILE, cache), _Row, unique="task_id"):
         if programs.where_defined(row.prompt, row.entry_point) is None:
             raise ValueError(f"{place}: the prompt does not define the entry_point {row.entry_point!r}")
         if "def check(" not in row.test:
             raise ValueError(f"{place}: the test does not define check(candidate)")
-        if row.task_id in found:
-            raise ValueError(f"{place}: the task_id {row.task_id!r} was there before")
-        found[row.task_id] = HumanEvalTask(row.task_id, row.prompt, row.entry_point, row.canonical_solution, row.test)
-    return files.choose([*found.values()], count, seed)
+        found.append(HumanEvalTask(row.task_id, row.prompt, row.entry_point, row.canonical_solution, row.test))
+    return files.choose(found, count, seed)

@@ -86,15 +86,13 @@ def tasks(
         ValueError: a level, a file that cannot be had or holds no task of the split, a malformed line.
     """
     files.refuse_levels("mbpp", level)
-    found: dict[int, Task] = {}
+    chosen: list[Task] = []
     file = files.locate("mbpp", path, _FILE, cache)
-    for place, row in files.read_rows(file, _Row):
+    for place, row in files.read_rows(file, _Row, unique="task_id"):
         if not any(test.strip() for test in row.test_list):
             raise ValueError(f"{place}: 'test_list' holds no test")
-        if row.task_id in found:
-            raise ValueError(f"{place}: the task_id {row.task_id} was there before")
-        found[row.task_id] = _task(row)
-    chosen = [task for number, task in found.items() if any(number in ids for ids in _SPLITS[split])]
+        if any(row.task_id in ids for ids in _SPLITS[split]):
+            chosen.append(_task(row))
     if not chosen:
         raise ValueError(f"{file} holds none of the tasks {_named(split)}, which are the published split {split!r}")
     return files.choose(chosen, count, seed)
