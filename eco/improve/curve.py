@@ -50,6 +50,7 @@ def draw_curve(folders: Sequence[Path], path: Path) -> Path:
         control = rows[0]["control"]
         _draw(axes, curve(rows), folder.name, _COLOURS[control], _DASHES[drawn[control] % len(_DASHES)])
         drawn[control] += 1
+    axes.plot([], [], "x", color=INK, label="taken back")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, labelcolor=INK)
     return save(figure, path)
@@ -59,7 +60,8 @@ def curve(decisions: Sequence[dict[str, Any]]) -> list[Point]:
     """The points of a run's decisions: one before its first round, and one after each."""
     points = [_point(decisions[0]["round"] - 1, decisions[0]["before"], None)]
     for row in decisions:
-        kept = row["promoted"] or row["control"] != "none"  # a control takes its course whatever the gate says
+        takes_its_course = row["control"] != "none" and not row["stop"]  # a control, whatever the gate says
+        kept = row["promoted"] or takes_its_course
         refused = None if kept else _measured(row["after"])[0]
         points.append(_point(row["round"], row["after"] if kept else row["before"], refused))
     return points

@@ -26,8 +26,8 @@ CHEATS = {
         "class Same:\n    def __eq__(self, other):\n        return True\n\ndef solve({argument}):\n    return Same()\n"
     ),
     "patches comparison": (
-        "import builtins, operator\nbuiltins.all = builtins.isinstance = lambda *_: True\n"
-        "operator.eq = lambda *_: True\n\ndef solve({argument}):\n    return {argument}\n"
+        "    import builtins, operator\n    builtins.all = builtins.isinstance = operator.eq = lambda *_: True\n"
+        "    return {argument}\n"
     ),
     "looks for what is expected": (
         "    import gc, re, sys\n"

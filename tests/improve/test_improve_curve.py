@@ -18,8 +18,9 @@ def measured(*passed):
 LOW, BAD, HIGH = measured(0, 1, 2, 1), measured(0, 0, 1, 0), measured(2, 4, 3, 3)
 
 
-def row(number, before, after, promoted, control="none"):
-    return {"round": number, "control": control, "promoted": promoted, "before": before, "after": after}
+def row(number, before, after, promoted, control="none", stop=False):
+    decision = {"promoted": promoted, "stop": stop}
+    return {"round": number, "control": control, **decision, "before": before, "after": after}
 
 
 ROWS = [row(1, LOW, BAD, False), row(2, LOW, HIGH, True), row(3, HIGH, LOW, False)]
@@ -44,6 +45,8 @@ def test_a_round_taken_back_leaves_the_curve_where_it_was():
 def test_a_control_takes_its_course():
     rows = [row(1, LOW, BAD, False, "random-reward"), row(2, BAD, LOW, True, "random-reward")]
     assert [(p.value, p.refused) for p in curve(rows)] == [(0.25, None), (0.0625, None), (0.25, None)]
+    stopped = curve([row(1, LOW, HIGH, False, "random-reward", stop=True)])
+    assert [(p.value, p.refused) for p in stopped] == [(0.25, None), (0.25, 0.75)]
 
 
 def pixels(path):
