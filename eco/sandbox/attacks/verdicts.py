@@ -17,6 +17,16 @@ assert abs(answer(0.5) - 0.25) < 1e-6
 """
 """Passes the square of a number; none of these programs computes it."""
 
+REFUSED_TEST = """
+for number in range({}):
+    try:
+        answer(answer(number))
+    except ValueError:
+        pass
+assert answer(2) == 4
+"""
+"""Goes on after values that cannot be carried."""
+
 SEARCH = """
 import re
 PATTERN = r"eco-[t]oken-[0-9a-f]{32}"  # does not match itself
@@ -392,14 +402,7 @@ def answer(number):
 def answer(number):
     return "x" * ((1 << 20) - number) if type(number) is int else 1
 """,
-        """
-for number in range(20, 100, 3):
-    try:
-        answer(answer(number))
-    except ValueError:
-        pass
-assert answer(2) == 4
-""",
+        REFUSED_TEST.format("20, 100, 3"),
         uncontrolled=True,
     ),
     Attack(
@@ -412,14 +415,7 @@ def answer(number):
         value = [value]
     return value
 """,
-        """
-for number in range(90, 101):
-    try:
-        answer(answer(number))
-    except ValueError:
-        pass
-assert answer(2) == 4
-""",
+        REFUSED_TEST.format("90, 101"),
         uncontrolled=True,
     ),
     Attack(
