@@ -48,7 +48,8 @@ class PuzzleWork(Work):
         return self._puzzles.content
 
     def check_batch(self, count: int) -> None:
-        """Any number will do: small sets go round more often."""
+        """Refuses nothing: a set is never empty, and a batch may span several epochs, each of which deals one puzzle of
+        every group."""
 
     def batch(self, index: int, count: int) -> Batch:
         return self._stream.batch(index, count)

@@ -24,7 +24,7 @@ class Work(ABC):
 
     @abstractmethod
     def check_batch(self, count: int) -> None:
-        """Refuses a step of more samples than there are, with a ValueError."""
+        """Refuses, with a ValueError, a step of more samples than this kind of data can serve at once."""
 
     @abstractmethod
     def batch(self, index: int, count: int) -> Batch:
