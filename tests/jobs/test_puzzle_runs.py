@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import signal
 
 import numpy as np
 import pytest
 from small_run import SMALL_PUZZLES, read_rows
-from test_resume import assert_equal_runs, flags, wait_for_step
+from test_resume import STEPS, assert_equal_runs, flags, start_and_kill
 
 import eco as package
 
@@ -18,7 +17,6 @@ optimizer: {name: adam_atan2}
 train: {steps: 2, batch_size: 4, precision: fp32}
 """
 
-STEPS = 24
 HARD = {  # rows halt at different steps, in micro-batches, with everything that carries state
     "train.steps": STEPS,
     "train.batch_size": 8,
@@ -56,14 +54,15 @@ def test_rows_halt_at_different_steps_and_only_they_are_refilled(run):
     assert state["trainer"]["position"] < 16 * STEPS, "every row got a fresh sample at every step"
 
 
+def test_a_step_may_take_more_samples_than_an_epoch_has(puzzles, tmp_path):
+    package.train(puzzles, {"train.steps": 2, "train.batch_size": 90, "output_dir": str(tmp_path / "run")})
+    assert [row["step"] for row in read_rows(tmp_path / "run")] == [0, 1, 2]
+
+
 def test_a_killed_run_goes_on_bit_identically(eco, puzzles, tmp_path, run):
     again = tmp_path / "run"
     words = ["train", puzzles, *flags(HARD), "--output-dir", "run"]
-    process = eco.start(*words)
-    wait_for_step(again, 13, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (again / "checkpoints" / f"step_{STEPS:08d}").exists(), "the kill came too late to mean anything"
+    start_and_kill(eco, words, again)
     resumed = eco(*words, "--num-workers", "3")
     assert resumed.returncode == 0, resumed.stderr
     assert read_rows(again)[-1]["checkpoint_resume_step"] >= 5

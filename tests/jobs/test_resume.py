@@ -69,11 +69,7 @@ def whole(tmp_path_factory, corpus):
 def test_a_killed_run_goes_on_bit_identically(eco, tiny, tmp_path, whole, optimizer):
     run = tmp_path / "run"
     words = ["train", tiny, *flags(HARD | {"optimizer.name": optimizer}), "--output-dir", "run"]
-    process = eco.start(*words)
-    wait_for_step(run, 13, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (run / "checkpoints" / f"step_{STEPS:08d}").exists(), "the kill came too late to mean anything"
+    start_and_kill(eco, words, run)
     again = eco(*words, "--num-workers", "3")
     assert again.returncode == 0, again.stderr
     rows = read_metrics(run / "metrics.jsonl")
@@ -92,6 +88,15 @@ def test_stopping_by_signal_and_resuming_with_other_workers_changes_nothing(eco,
     assert 3 <= stopped_at < STEPS
     package.resume(run, {"data.workers": 2})
     assert_equal_runs(whole("muon"), run)
+
+
+def start_and_kill(eco, words, run):
+    """Starts a run of `STEPS` steps as a process of its own and kills it in the middle."""
+    process = eco.start(*words)
+    wait_for_step(run, 13, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (run / "checkpoints" / f"step_{STEPS:08d}").exists(), "the kill came too late to mean anything"
 
 
 def wait_for_step(run, step, process, seconds=120):
