@@ -1,5 +1,10 @@
-import pytest
+import itertools
+from collections import Counter
 
+import pytest
+import yaml
+
+from eco import plugins
 from eco import recipe as recipes
 from eco.config import flat_name
 from eco.flags import from_mapping, parse
@@ -127,11 +132,15 @@ def test_all_errors_are_listed_not_the_first():
         load("--steps", "0", "--batch-size", "0")
 
 
-def test_flat_names_are_unique_in_every_recipe():
-    for name in recipes.names():
-        flats = [flat_name(info) for _, info, _ in recipes.settings(recipes.load(name))]
-        used = [flat for flat in flats if flat]
-        assert len(used) == len(set(used)), name
+def test_no_flag_means_two_settings_whatever_is_plugged_in(tmp_path):
+    """Of two settings with one flat name a flag would set the last, and nobody would be told."""
+    rooms = [plugins.names(plug.room) + [None] * bool(plug.otherwise) for plug in recipes.PLUGS.values()]
+    for chosen in itertools.product(*rooms):
+        named = zip(recipes.PLUGS.items(), chosen, strict=True)
+        plugged = {section: {plug.key: name} for (section, plug), name in named if name is not None}
+        recipe = load(name=write(tmp_path, yaml.safe_dump(plugged)))
+        flags = Counter(flag for key, info, _ in recipes.settings(recipe) for flag in {key, flat_name(info) or key})
+        assert [flag for flag, settings in flags.items() if settings > 1] == [], chosen
 
 
 @pytest.mark.parametrize("name", ["output_dir", "data.paths"])
