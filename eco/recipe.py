@@ -20,6 +20,7 @@ from eco.data.prepare import TextConfig
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import replacing
 from eco.flags import FROM_PYTHON, Flag
+from eco.improve.config import ImproveConfig
 from eco.inference.sampling import Sampling
 from eco.models.contract import ModelConfig
 from eco.optim.contract import OptimizerConfig
@@ -60,6 +61,7 @@ class Recipe(Config):
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     sampling: Sampling = Sampling()
+    improve: ImproveConfig = ImproveConfig()
     prompts: tuple[str, ...] = setting(
         (), "Prompts that the trained model continues at the end of the run.", flat="prompts"
     )

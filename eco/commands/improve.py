@@ -26,7 +26,7 @@ def run(words: list[str]) -> int:
     name, flags = recipe_and_flags(words)
     run, recipe = open_run(name, flags, quiet=as_json)
     improved = improve_recipe(run, recipe, controls=CONTROLS if with_controls else (), quiet=as_json)
-    print_json(_summary(improved)) if as_json else show(improved)
+    print_json(summary(improved)) if as_json else show(improved)
     return 0
 
 
@@ -61,7 +61,8 @@ def _called(arm: Arm) -> str:
     return arm.objective if arm.control == "none" else arm.control
 
 
-def _summary(improved: Improved) -> dict[str, object]:
+def summary(improved: Improved) -> dict[str, object]:
+    """The same as plain data for JSON."""
     return {
         "run": str(improved.run),
         "folder": str(improved.folder),

@@ -42,9 +42,9 @@ class Arm:
     @classmethod
     def read(cls, folder: Path) -> "Arm":
         found = json.loads((folder / RESULT).read_text("utf-8"))
-        measured = {name: Measurement.from_json(found.pop(name)) for name in ("before", "after")}
-        names = ("control", "objective", "seed", "rounds", "seconds")
-        return cls(folder, *(found[name] for name in names), **measured)
+        before, after = (Measurement.from_json(found[when]) for when in ("before", "after"))
+        control, objective, seed = found["control"], found["objective"], found["seed"]
+        return cls(folder, control, objective, seed, found["rounds"], found["seconds"], before, after)
 
     @property
     def learnt(self) -> str:

@@ -1,5 +1,6 @@
 """Training calls the loop: rounds between its steps, on the weights that are being trained."""
 
+from typing import Any
 
 from eco.improve.config import ImproveConfig
 from eco.improve.loop import Loop, NothingPasses
@@ -20,17 +21,30 @@ class Improving(Callback):
         self.loop = loop
         self._config: ImproveConfig = loop.config
 
+    @property
+    def unsolved(self) -> float:
+        """1 - pass@1 on the gate's tasks; 1 before the first round."""
+        return 1 - self.loop.pass_at_1 if self.loop.head else 1.0
+
     def step(self, trainer: Trainer, row: Row) -> None:
         since = trainer.step - max(1, self._config.start_after_steps)
         if since < 0 or since % self._config.generation_interval:
             return
         with trainer.phases("improve"):
             try:
-                self.loop.begin()
+                if self.loop.head is None:
+                    self.loop.begin()
+                before = self.loop.pass_at_1
                 decision = self.loop.round()
             except NothingPasses as error:
                 self.loop.say(f"{error}; training goes on")
                 return
         row.update(self.loop.row())
         if decision.promote:
-            trainer.ledger.count(self.name, self.loop.row()["improve_gain"])
+            trainer.ledger.count(self.name, self.loop.pass_at_1 - before)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loop.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loop.load_state_dict(state)

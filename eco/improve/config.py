@@ -39,7 +39,7 @@ class ImproveConfig(Config):
     warmup_tasks: int = setting(
         0, "Tasks whose reference solutions are learnt before the first round.", flat="warmup-tasks", ge=0
     )
-    warmup_steps: int = setting(0, "Steps of that.", flat="warmup-steps", ge=0)
+    warmup_steps: int = setting(0, "Steps of learning them.", flat="improve-warmup-steps", ge=0)
     tasks_per_round: int = setting(200, "Tasks of a round.", flat="tasks-per-round", gt=0)
     samples: int = setting(8, "Completions of each task (k).", flat="group-size", gt=0)
     max_retries: int = setting(

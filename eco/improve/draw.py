@@ -40,18 +40,21 @@ def draw(engine: Engine, tasks: Sequence[Task], sandbox: Sandbox, config: Improv
     """All attempts of a round at `tasks`, in their order, labelled as the config says."""
     seed = hash_of((config.seed, round))
     sampling = config.sampling(seed)
-    groups = attempt(engine, tasks, sandbox, sampling, config.samples)
+    groups = _labelled(attempt(engine, tasks, sandbox, sampling, config.samples), sandbox, config)
     further: list[Attempt] = []
     if config.max_retries:
         further += flat(retries(engine, groups, sandbox, sampling, config.max_retries))
     if config.objective.name == "igrpo":
         further += flat(groups)
-        groups = refine(engine, groups, sandbox, sampling, config.samples)
-    if config.labels == "majority":
-        groups = by_majority(groups, sandbox)
+        groups = _labelled(refine(engine, groups, sandbox, sampling, config.samples), sandbox, config)
     if config.control == "random-reward":
         *groups, further = shuffled([*groups, further], seed)
     return Drawn(groups, further, token_count([*flat(groups), *further]))
+
+
+def _labelled(groups: list[list[Attempt]], sandbox: Sandbox, config: ImproveConfig) -> list[list[Attempt]]:
+    """What decides is what the hidden tests said, or nothing but a vote among the attempts."""
+    return by_majority(groups, sandbox) if config.labels == "majority" else groups
 
 
 def flat(groups: Sequence[Sequence[Attempt]]) -> list[Attempt]:

@@ -7,8 +7,10 @@ from typing import Any
 
 from eco.files import write_json
 
+HEAD = "head.json"
 
-@dataclass
+
+@dataclass(frozen=True)
 class Head:
     """round: rounds done. weights: the round whose weights are the model's.
 

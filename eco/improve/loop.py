@@ -4,6 +4,7 @@ A round depends on the head it starts from, the settings and the round's number,
 killed is done again and comes out the same. What it writes is seen only once the head, one small file, is replaced.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +16,14 @@ from typing import Any, Literal
 
 import torch
 
+from eco.files import replacing
 from eco.improve.attempt import Attempt, reference, write_attempts
 from eco.improve.config import ImproveConfig
 from eco.improve.curriculum import Curriculum
 from eco.improve.decisions import Decisions
 from eco.improve.draw import Drawn, draw, most_tokens
 from eco.improve.gate import Decision, Evidence, decide, reload_difference, weights_are_finite
-from eco.improve.head import Head
+from eco.improve.head import HEAD, Head
 from eco.improve.learn.expert import Update
 from eco.improve.learn.student import Student, hash_of, weights_digest
 from eco.improve.measure import Measurement, measure
@@ -40,7 +42,8 @@ from eco.tasks.contract import Task
 from eco.training.callbacks import Row
 from eco.training.checkpoint import Checkpoints
 
-HEAD, START = "head.json", "start.json"
+START = "start.json"
+"""The head as it was before the first round."""
 
 _GATE, _BEFORE, _AFTER = -1, -2, -3
 """Numbers that seed the sampling of measurements, apart from those of the rounds. The gate's is the same each time,
@@ -113,6 +116,17 @@ class Loop:
         out_of_time = self.config.minutes is not None and self.head.seconds >= 60 * self.config.minutes
         return self.head.round >= self.config.rounds or out_of_time
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.head.as_json() if self.head else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the loop back, or on, to a head of this folder; the weights are the caller's."""
+        (self.folder / HEAD).unlink(missing_ok=True)
+        self.head = Head(**state) if state else None
+        if self.head:
+            self.head.write(self.folder / HEAD)
+            self._take_up(self.head)
+
     def begin(self) -> None:
         """Goes on where the folder stands; or learns the warm-up tasks and takes the first measurements.
 
@@ -121,10 +135,8 @@ class Loop:
             CanaryPassed: see there.
         """
         if self.head:
-            self._forget_after(self.head.round)
+            self._take_up(self.head)
             self._load_weights(self.head.weights)
-            self.curriculum.load_state_dict(self.head.curriculum)
-            self.updates.load_state_dict(self.head.learner)
             return
         self._forget_after(-1)
         began = time.monotonic()
@@ -182,6 +194,12 @@ class Loop:
             "seconds": self.head.seconds,
         }
 
+    @property
+    def pass_at_1(self) -> float:
+        """Of the weights that count, on the gate's tasks."""
+        assert self.head is not None, "begin comes first"
+        return Measurement.from_json(self.head.current).suites[self.suites.learnt].pass_at_1
+
     def row(self) -> Row:
         """Where it stands, for metrics.jsonl."""
         assert self.head is not None, "begin comes first"
@@ -230,7 +248,7 @@ class Loop:
         tasks = [self.suites.pool[at] for at in chosen]
         update: Update | None = None
         if self.config.control == "more-pretraining":
-            drawn = Drawn([], tokens=most_tokens(tasks, self.engine.tokenizer, self.config))
+            drawn = Drawn([], tokens=most_tokens(tasks, self.student.tokenizer, self.config))
         elif self.config.objective.name != "expert" and self.config.learn.backend == "trl":
             drawn, update = draw_and_update_with_trl(
                 self.student, self.config, tasks, self._sandbox, number, self.folder
@@ -285,7 +303,7 @@ class Loop:
         facts = Evidence(
             finite=weights_are_finite(model),
             reload_difference=reload_difference(model, reloaded, probe),
-            canaries_passed=self._canaries_passed(number),
+            canaries_passed=self._canaries_passed(number) if math.isfinite(measured.bits_per_byte) else 0,
         )
         return decide(
             Measurement.from_json(head.current), measured, Measurement.from_json(head.start), head.best, facts,
@@ -328,11 +346,16 @@ class Loop:
         }
         self.decisions.append(evidence)
         if version:
-            self.store.record_outcome(version, evidence)
+            self.store.record_outcome(version, self.decisions.read()[-1])  # as strict as it was written
 
     def _load_weights(self, number: int, into: LanguageModel | None = None) -> None:
         path = self.checkpoints.directory / f"step_{number:08d}"
         (into or self.student.model).load_state_dict(self.checkpoints.load(path).parts["model"])
+
+    def _take_up(self, head: Head) -> None:
+        self._forget_after(head.round)
+        self.curriculum.load_state_dict(head.curriculum)
+        self.updates.load_state_dict(head.learner)
 
     def _forget_after(self, round: int) -> None:
         """Removes what a round that was killed has left."""
@@ -357,8 +380,9 @@ def copy_start(source: Path, target: Path) -> None:
     store = VerifiedStore(target / "store")
     if store.versions():
         store.promote(store.versions()[0])
-    (target / START).write_bytes((source / START).read_bytes())
-    Head.read(source / START).write(target / HEAD)  # last: from here on the start counts
+    for name in (START, HEAD):  # the head last: from here on the start counts
+        with replacing(target / name, "wb") as file:
+            file.write((source / START).read_bytes())
 
 
 def _gain(head: Head, measured: Measurement, suite: str) -> float:

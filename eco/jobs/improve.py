@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,19 @@ from eco.files import write_json
 from eco.improve.arms import RESULT, Arm, read_arms
 from eco.improve.config import Control, ImproveConfig
 from eco.improve.curve import draw_curve
-from eco.improve.learn.student import Student
-from eco.improve.loop import HEAD, START, Loop, copy_start
-from eco.improve.suites import open_suites
-from eco.jobs.language import LanguageWork, language_model
+from eco.improve.head import HEAD
+from eco.improve.loop import START, copy_start
+from eco.jobs.language import LanguageWork
 from eco.jobs.load import load_language
+from eco.jobs.loop import open_loop
 from eco.jobs.train import train_recipe
 from eco.observe.run import RunDirectory, existing_run
 from eco.recipe import Recipe
-from eco.sandbox import Sandbox
 from eco.training.precision import Precision
 
 log = logging.getLogger(__name__)
 
 CONTROLS: tuple[Control, ...] = ("random-reward", "more-pretraining", "frozen")
-
-_FAR = 1 << 32
-"""Windows of the corpus from this number on are the loop's: an epoch that training never comes to."""
 
 _FREE = {"rounds", "minutes"}
 """Settings that may change when an arm goes on."""
@@ -58,7 +55,9 @@ def improve(
     Raises:
         ValueError: the run, the settings, the tasks or the sandbox cannot be used; nothing passes; a canary passed.
     """
-    return improve_recipe(*open_run(name, flags.from_mapping(overrides or {}), quiet=quiet), controls=controls, quiet=quiet)
+    return improve_recipe(
+        *open_run(name, flags.from_mapping(overrides or {}), quiet=quiet), controls=controls, quiet=quiet
+    )
 
 
 def open_run(name: str, given: Sequence[flags.Flag], *, quiet: bool) -> tuple[Path, Recipe]:
@@ -99,36 +98,21 @@ def folder_of(config: ImproveConfig) -> str:
     return "-".join(parts)
 
 
-def student_of(work: LanguageWork, recipe: Recipe, precision: Precision) -> Student:
-    """The model of a run's work as what the loop improves. Rounds read windows of the corpus that training does not
-    come to, in an order of the same kind."""
-    return Student(
-        model=work.model,
-        tokenizer=work.tokenizer,
-        precision=precision,
-        optimizer=recipe.optimizer,
-        corpus=lambda index, count: work.batch(_FAR + index, count),
-        held_out=lambda: work.measure(recipe.train.batch_size, precision),
-        rebuild=lambda: language_model(recipe, work.tokenizer, precision.device),
-    )
-
-
 def _run_arm(run: Path, recipe: Recipe, config: ImproveConfig, quiet: bool) -> None:
     """One arm from its start, or from where it was stopped, to its figures."""
     machine.prepare()
     folder = run / folder_of(config)
-    with RunDirectory(run), Sandbox(config.sandbox) as sandbox:
+    with RunDirectory(run), ExitStack() as closing:
         say = _teller(folder.name, quiet)
         trained = load_language(run)
         precision = Precision(recipe.train.precision, next(trained.model.parameters()).device)
         work = LanguageWork(recipe, TokenizerConfig(path=str(existing_run(run).tokenizer)), precision.device, say)
         work.model.load_state_dict(trained.model.state_dict())
-        suites = open_suites(config, work.tokenizer, work.model.config.context)
         _keep_settings(folder, config, trained.step)
         _share_start(run, folder)
-        loop = Loop(config, student_of(work, recipe, precision), suites, sandbox, folder, say)
+        loop = open_loop(config, work, recipe, precision, folder, closing, say)
         loop.begin()
-        while not loop.is_done():
+        while not loop.is_done:
             loop.round()
         write_json(folder / RESULT, loop.result())
 

@@ -12,6 +12,7 @@ import torch
 from eco import machine
 from eco import recipe as recipes
 from eco.data.tokenizer import Tokenizer
+from eco.improve.head import HEAD, Head
 from eco.inference.engine import Engine
 from eco.inference.sampling import Sampling
 from eco.inference.search import Answer, Search, solve
@@ -76,7 +77,8 @@ class TrainedSolver:
 
 
 def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") -> Trained | TrainedSolver:
-    """Loads `best`, `last` or the given step. Averaged weights are taken where the run kept them.
+    """Loads `best`, `last`, the given step, or what the loop has `improved`. Averaged weights are taken where the run
+    kept them.
 
     Raises:
         ValueError: no run directory, no such checkpoint, or one that is damaged.
@@ -130,7 +132,7 @@ def open_checkpoints(run: str | Path) -> Checkpoints:
 def _filled(model: AnyModel, parts: dict[str, Any]) -> AnyModel:
     """The model with a checkpoint's weights, or their average, in evaluation mode."""
     model.load_state_dict(parts["model"])
-    average = parts["trainer"]["callbacks"].get("ema")
+    average = parts["trainer"]["callbacks"].get("ema") if "trainer" in parts else None
     if average:
         weights = (p for p in model.parameters() if p.requires_grad)
         with torch.no_grad():
@@ -140,6 +142,8 @@ def _filled(model: AnyModel, parts: dict[str, Any]) -> AnyModel:
 
 
 def _choose(run: str | Path, name: str) -> Path:
+    if name == "improved":
+        return _improved(existing_run(run).path / "improve")
     checkpoints = open_checkpoints(run)
     entries = checkpoints.entries()
     if not entries:
@@ -153,3 +157,11 @@ def _choose(run: str | Path, name: str) -> Path:
             return entry.path
     steps = ", ".join(str(entry.step) for entry in entries)
     raise ValueError(f"{run} has no checkpoint {name!r}; there is: best, last, {steps}")
+
+
+def _improved(folder: Path) -> Path:
+    """The weights that the loop's head points to."""
+    head = Head.read(folder / HEAD)
+    if head is None:
+        raise ValueError(f"{folder.parent} has not been improved; `eco improve {folder.parent}` does that")
+    return folder / "checkpoints" / f"step_{head.weights:08d}"

@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from eco import recipe as recipes
 from eco.data.prefetch import prefetch
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import write_json
+from eco.improve.callback import Improving
 from eco.jobs.language import LanguageWork
+from eco.jobs.loop import open_loop
 from eco.jobs.output import check_owner, checkpoints_of, default_output, set_aside
 from eco.jobs.puzzles import PuzzleWork
 from eco.jobs.work import Work
@@ -112,9 +114,9 @@ def train_recipe(recipe: Recipe, name: str, *, dry_run: bool = False, quiet: boo
     opened: AbstractContextManager[RunPaths] = RunDirectory(output) if world.is_main else nullcontext(RunPaths(output))
     try:
         shown = world.is_main and not (quiet or recipe.log.quiet or dry_run)
-        with opened as run, Progress(recipe.train.steps, shown) as progress:
+        with opened as run, Progress(recipe.train.steps, shown) as progress, ExitStack() as closing:
             progress.note(f"run directory: {run.path}")
-            return _Job(recipe, run, world, progress, started, dry_run).run_to_the_end()
+            return _Job(recipe, run, world, progress, started, dry_run, closing).run_to_the_end()
     finally:
         world.close()
 
@@ -123,7 +125,14 @@ class _Job:
     """The parts of one training session, built in order; `run_to_the_end` tells the story."""
 
     def __init__(
-        self, recipe: Recipe, run: RunPaths, world: World, progress: Progress, started: float, dry_run: bool
+        self,
+        recipe: Recipe,
+        run: RunPaths,
+        world: World,
+        progress: Progress,
+        started: float,
+        dry_run: bool,
+        closing: ExitStack,
     ) -> None:
         self.recipe = recipe
         self.dry_run = dry_run
@@ -144,8 +153,9 @@ class _Job:
         self.model = self.work.model
         self.work.check_batch(recipe.train.samples_per_step)
         self.optimizer = find("optim", recipe.optimizer.name).build(recipe.optimizer, self.model)
-        decisive, every = self.work.decisive, recipe.train.eval_every
-        self.evaluation = Evaluation(self._measure, decisive, every, recipe.train.patience)
+        self.improving = self._open_loop(closing) if recipe.improve.generation_interval else None
+        decisive = ("val_unsolved", *self.work.decisive) if self.improving else self.work.decisive
+        self.evaluation = Evaluation(self._measure, decisive, recipe.train.eval_every, recipe.train.patience)
         self.average = WeightAverage(self.model, recipe.train.ema_decay) if recipe.train.ema_decay else None
         self.integrity = Integrity(run, _fixed(recipe), {"seed": recipe.train.seed}, self._conditions())
         self.session: Row = {"checkpoint_resume_step": 0, "checkpoint_quarantine_count": 0, "integrity_ok": 1}
@@ -208,6 +218,18 @@ class _Job:
             tokenizer = TokenizerConfig(path=str(self.run.tokenizer))
         return LanguageWork(self.recipe, tokenizer, self.device, self._say)
 
+    def _open_loop(self, closing: ExitStack) -> Improving:
+        """The recursive loop that training calls between its steps."""
+        if not isinstance(self.work, LanguageWork):
+            raise ValueError("improve.generation_interval is for language models; leave it at 0 for a model of puzzles")
+        if self.world.size > 1:
+            raise ValueError(
+                "the loop of improve.generation_interval runs in one process; leave torchrun, or set it to 0"
+            )
+        folder = self.run.path / "improve"
+        config = self.recipe.improve
+        return Improving(open_loop(config, self.work, self.recipe, self.precision, folder, closing, self._say))
+
     def _open_recording(self) -> Recording:
         assert isinstance(self.run, RunDirectory), "the main process holds the lock"
         trackers = open_trackers(self.recipe.log.trackers, self.run.path, self.recipe.model_dump(mode="json"))
@@ -215,6 +237,7 @@ class _Job:
 
     def _build_trainer(self) -> Trainer:
         callbacks: list[Callback] = [self.average] if self.average else []
+        callbacks += [self.improving] if self.improving else []
         callbacks.append(self.evaluation)
         if self.recording:
             callbacks += [self.recording, Saving(self._save, self.recipe.checkpoint, self.evaluation)]
@@ -242,7 +265,8 @@ class _Job:
 
     def _measure(self) -> Row:
         with self._averaged():
-            return self.work.measure(self.trainer.micro_batch, self.precision)
+            row = self.work.measure(self.trainer.micro_batch, self.precision)
+        return row | ({"val_unsolved": self.improving.unsolved} if self.improving else {})
 
     def _averaged(self) -> AbstractContextManager[None]:
         """Inside the block the model has the averaged weights, where the run averages them."""
