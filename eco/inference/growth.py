@@ -10,14 +10,13 @@ from eco.inference.healing import only_continuing
 from eco.inference.row import Row
 from eco.inference.sampling import Sampling, draw, log_probability
 from eco.inference.tokenizer import Tokenizer
-from eco.kernels.decode import MOST_ROWS
 from eco.models.contract import Cache, LanguageModel
 
 
 def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: Sampling) -> Iterator[None]:
     """Adds tokens to all rows until each is finished; yields after every token but the last. Finished rows leave."""
-    logits, cache = prefill(model, rows)
     fused = model.fused_step()
+    logits, cache = prefill(model, rows, shared=fused is not None)
     uniforms = pad_sequence([row.uniforms for row in rows], batch_first=True).to(logits.device)
     position = 0
     while True:
@@ -36,22 +35,23 @@ def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: 
             kept = torch.tensor(alive, device=tokens.device)
             tokens, uniforms = tokens[kept], uniforms[kept]
             cache.keep(kept)
-        logits = fused(tokens, cache) if fused and len(rows) <= MOST_ROWS else model(tokens[:, None], cache)[:, -1]
+        logits = fused(tokens, cache) if fused else model(tokens[:, None], cache)[:, -1]
         position += 1
 
 
-def prefill(model: LanguageModel, rows: list[Row]) -> tuple[Tensor, Cache]:
-    """Logits (rows, V) of the first new token, and the cache. Samples of one prompt share its computation."""
+def prefill(model: LanguageModel, rows: list[Row], shared: bool) -> tuple[Tensor, Cache]:
+    """Logits (rows, V) of the first new token, and the cache. Samples of one prompt share its computation.
+
+    shared: also its place in the cache, for the fused step.
+    """
     number: dict[tuple[int, ...], int] = {}
     source = [number.setdefault(tuple(row.prompt), len(number)) for row in rows]
     longest = max(map(len, number))
     device = next(model.parameters()).device
     tokens = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in number], device=device)
     padding = torch.tensor([longest - len(prompt) for prompt in number], device=device)
-    cache = model.new_cache(len(number), longest + max(row.limit for row in rows), padding if padding.any() else None)
+    cache = model.new_cache(len(number), longest, padding if padding.any() else None)
     logits = model(tokens, cache, last_only=True)[:, -1]
-    if len(number) < len(rows):
-        shared = torch.tensor(source, device=device)
-        cache.keep(shared)
-        logits = logits[shared]
-    return logits, cache
+    of_rows = torch.tensor(source, device=device)
+    cache.branch(of_rows, max(row.limit for row in rows), shared)
+    return logits[of_rows], cache

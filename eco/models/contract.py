@@ -71,6 +71,14 @@ class Cache(Protocol):
         """Keeps only the batch rows `rows` (int64 indices): finished rows leave the batch."""
         ...
 
+    def branch(self, rows: Tensor, count: int, shared: bool) -> None:
+        """Goes on with the batch rows `rows` (int64 indices, also repeated) and room for `count` positions more.
+
+        shared: what is cached so far stays where it is, once for all rows that go on from it. From then on only the
+        fused step can read the cache.
+        """
+        ...
+
 
 class Model(nn.Module, ABC):
     """A trainable model. Parameters are fp32; the trainer chooses the compute dtype through `torch.autocast`."""
@@ -131,7 +139,7 @@ class LanguageModel(Model):
         """
 
     def fused_step(self) -> Callable[[Tensor, Cache], Tensor] | None:
-        """A faster `forward` for one new token of few rows, (B,) int64 and the cache -> logits (B, V); None: none here.
+        """A faster `forward` for one new token of each row, (B,) int64 and the cache -> logits (B, V); None: none here.
 
         It computes in fp32, without gradient. It reads the weights where they lie: ask again once they were moved.
         """

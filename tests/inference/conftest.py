@@ -32,6 +32,10 @@ class ReciterCache:
     def keep(self, rows: Tensor) -> None:
         self.padding = self.padding[rows]
 
+    def branch(self, rows: Tensor, count: int, shared: bool) -> None:
+        assert not shared
+        self.keep(rows)
+
 
 class Reciter(LanguageModel):
     """After n real tokens, whatever they were, it gives `script[n mod its length]` a logit of `peak`, the others 0."""

@@ -5,12 +5,11 @@ There is no torch twin in this folder: a model's own `forward` is the slow way a
 
 import torch
 
-from eco.kernels.decode.fused import FusedDecoder
+from eco.kernels.decode.fused import FusedDecoder, Store
 from eco.kernels.decode.plan import Plan
 from eco.kernels.native import usable
 
-MOST_ROWS = 8
-"""Up to so many rows one call is faster than the model's forward pass; see `python -m benchmarks.decoding`."""
+__all__ = ["FusedDecoder", "Plan", "Store", "fused_decoder"]
 
 
 def fused_decoder(plan: Plan) -> FusedDecoder | None:

@@ -1,4 +1,4 @@
-// One token through a whole transformer, for a few rows at once, in fp32.
+// One token through a whole transformer, for any number of rows at once, in fp32.
 //
 // A token at batch 1 costs one reading of all weights, and little else: at this size calls of separate operations take
 // longer than the arithmetic. So everything happens in one parallel region, in which every matrix product is split by
@@ -20,7 +20,8 @@ constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
 #endif
-constexpr int UNROLL = 2;
+constexpr int SIDE = LANES == 16 ? 4 : 1;  // weight rows at a time where there are 4 inputs: half of the registers hold sums
+constexpr int64_t NEAR = 6144;             // numbers (24 KiB) of input that stay in the first cache meanwhile
 constexpr int AHEAD = 4096;  // numbers (16 KiB) from their prefetch to their use; half or four times as far is slower
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
 
@@ -56,14 +57,24 @@ struct Model {
     Linear head;
 };
 
+struct Store {
+    float *keys, *values;                // (layers, rows, kv_heads, capacity, head_size)
+    int64_t layer_stride, row_stride, head_stride, position_stride;  // in numbers, of both
+    int64_t at(int64_t layer, int64_t row, int64_t head, int64_t position) const {
+        return layer * layer_stride + row * row_stride + head * head_stride + position * position_stride;
+    }
+};
+
 struct Step {
     int64_t rows, threads;               // threads: at most so many
     const int64_t* tokens;               // (rows)
     const int64_t* padding;              // (rows), or null: none
     const float *cos, *sin;              // (head_size / 2) of this position, or null: no rotation
-    float *keys, *values;                // (layers, rows, kv_heads, capacity, head_size)
-    int64_t layer_stride, row_stride, head_stride, position_stride;  // in numbers, of both caches
-    int64_t length;                      // positions in the cache before this token
+    Store own;
+    const int64_t* slot;                 // (rows) in `own`, or null: in order
+    Store prefix;                        // the first `shared` positions, which several rows may have in common
+    const int64_t* source;               // (rows) in `prefix`
+    int64_t shared, length;              // positions in the prefix, and in all before this token
     float* logits;                       // (rows, vocabulary)
     float* scratch;                      // scratch_size numbers
 };
@@ -109,39 +120,88 @@ inline float sum_of(Vector vector) {
     return lanes[0];
 }
 
-// out[b] (+)= row . input[b] + bias for B inputs. A thread walks through its part of the weights in the order in which
-// they lie in memory: measured 1.4 times as fast as four rows side by side.
-template <int B>
-inline void row_product(const float* row, int64_t columns, const float* input, float bias, float* out, int64_t stride,
-                        bool add) {
-    Vector sums[UNROLL][B] = {};
-    int64_t c = 0;
-    for (; c + UNROLL * LANES <= columns; c += UNROLL * LANES)
-        for (int u = 0; u < UNROLL; ++u) {
-            const float* at = row + c + u * LANES;
-            __builtin_prefetch(at + AHEAD);
-            const Vector weights = vector_at(at);
-            for (int b = 0; b < B; ++b) sums[u][b] += weights * vector_at(input + b * columns + c + u * LANES);
-        }
-    for (int b = 0; b < B; ++b) {
-        for (int u = 1; u < UNROLL; ++u) sums[0][b] += sums[u][b];
-        float sum = sum_of(sums[0][b]);
-        for (int64_t i = c; i < columns; ++i) sum += row[i] * input[b * columns + i];
-        out[b * stride] = (add ? out[b * stride] : 0.0f) + sum + bias;
+#ifdef __AVX512F__
+typedef int32_t Places __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+// Adds lanes HALF apart, as `sum_of` does: a's sums, then b's, each where its block of 2 HALF lanes was.
+template <int HALF>
+inline Vector halved(Vector a, Vector b) {
+    constexpr int BLOCKS = LANES / 2 / HALF;
+    Places low;
+    for (int i = 0; i < LANES; ++i)
+        low[i] = i / HALF / BLOCKS * LANES + i / HALF % BLOCKS * 2 * HALF + i % HALF;
+    return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + HALF);
+}
+
+// Lane i is sum_of(vectors[i]), bit for bit.
+inline Vector sums_of(const Vector (&vectors)[LANES]) {
+    Vector eighths[8], quarters[4], halves[2];
+    for (int i = 0; i < 8; ++i) eighths[i] = halved<8>(vectors[2 * i], vectors[2 * i + 1]);
+    for (int i = 0; i < 4; ++i) quarters[i] = halved<4>(eighths[2 * i], eighths[2 * i + 1]);
+    for (int i = 0; i < 2; ++i) halves[i] = halved<2>(quarters[2 * i], quarters[2 * i + 1]);
+    return halved<1>(halves[0], halves[1]);
+}
+#endif
+
+template <int COUNT>
+inline void sum_all(const Vector (&vectors)[COUNT], float* out) {
+#ifdef __AVX512F__
+    if constexpr (COUNT == LANES) {
+        const Vector sums = sums_of(vectors);
+        std::memcpy(out, &sums, sizeof sums);
+        return;
     }
+#endif
+    for (int i = 0; i < COUNT; ++i) out[i] = sum_of(vectors[i]);
+}
+
+// out[b][r] (+)= row r . input[b] + bias[r], for R rows and B inputs. A thread that has few inputs walks through its
+// part of the weights in the order in which they lie in memory, R = 1: measured 1.4 times as fast as rows side by side.
+// With many inputs the arithmetic counts, and rows share what is loaded. The order of a sum is the same.
+template <int R, int B>
+inline void products(const float* weights, int64_t columns, const float* input, const float* bias, float* out,
+                     int64_t stride, bool add) {
+    Vector parts[B * R] = {};
+    int64_t c = 0;
+    for (; c + LANES <= columns; c += LANES) {
+        if (R == 1) __builtin_prefetch(weights + c + AHEAD);
+        for (int r = 0; r < R; ++r) {
+            const Vector row = vector_at(weights + r * columns + c);
+            for (int b = 0; b < B; ++b) parts[b * R + r] += row * vector_at(input + b * columns + c);
+        }
+    }
+    float sums[B * R];
+    sum_all(parts, sums);
+    for (int b = 0; b < B; ++b)
+        for (int r = 0; r < R; ++r) {
+            float sum = sums[b * R + r];
+            for (int64_t i = c; i < columns; ++i) sum += weights[r * columns + i] * input[b * columns + i];
+            out[b * stride + r] = (add ? out[b * stride + r] : 0.0f) + sum + (bias ? bias[r] : 0.0f);
+        }
+}
+
+template <int R>
+inline void rows_product(const Linear& linear, int64_t row, const float* input, int64_t count, float* out, bool add) {
+    const int64_t columns = linear.columns, rows = linear.rows;
+    const float *weights = linear.weight + row * columns, *bias = linear.bias ? linear.bias + row : nullptr;
+    int64_t b = 0;
+    for (; b + 4 <= count; b += 4)
+        products<R, 4>(weights, columns, input + b * columns, bias, out + b * rows + row, rows, add);
+    for (; b < count; ++b)
+        products<R, 1>(weights, columns, input + b * columns, bias, out + b * rows + row, rows, add);
 }
 
 // out (count, rows) = or += input (count, columns) times the transposed weight, for a share of the rows.
 void multiply(const Linear& linear, const float* input, int64_t count, Share share, float* out, bool add = false) {
-    const int64_t columns = linear.columns, rows = linear.rows;
-    for (int64_t r = share.begin; r < share.end; ++r) {
-        const float* row = linear.weight + r * columns;
-        const float bias = linear.bias ? linear.bias[r] : 0.0f;
-        int64_t b = 0;
-        for (; b + 4 <= count; b += 4)
-            row_product<4>(row, columns, input + b * columns, bias, out + b * rows + r, rows, add);
-        for (; b < count; ++b)
-            row_product<1>(row, columns, input + b * columns, bias, out + b * rows + r, rows, add);
+    const int64_t together = std::max<int64_t>(8, NEAR / linear.columns / 4 * 4);
+    for (int64_t first = 0; first < count; first += together) {
+        const float* from = input + first * linear.columns;
+        float* to = out + first * linear.rows;
+        const int64_t size = std::min(together, count - first);
+        int64_t r = share.begin;
+        if (count >= 4)
+            for (; r + SIDE <= share.end; r += SIDE) rows_product<SIDE>(linear, r, from, size, to, add);
+        for (; r < share.end; ++r) rows_product<1>(linear, r, from, size, to, add);
     }
 }
 
@@ -191,22 +251,27 @@ struct Past {
     int64_t count, stride;
 };
 
-// Softmax attention of one query over the past and over the new position.
-void attend(const float* query, const Past& past, const float* key, const float* value, int64_t size, float* scores,
-            float* out) {
+// Softmax attention of one query over the shared past, then the row's own, then the new position.
+void attend(const float* query, const Past (&pasts)[2], const float* key, const float* value, int64_t size,
+            float* scores, float* out) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(size));
-    for (int64_t t = 0; t < past.count; ++t) scores[t] = dot(query, past.keys + t * past.stride, size) * scale;
-    scores[past.count] = dot(query, key, size) * scale;
-    const float highest = *std::max_element(scores, scores + past.count + 1);
+    float* score = scores;
+    for (const Past& past : pasts)
+        for (int64_t t = 0; t < past.count; ++t) *score++ = dot(query, past.keys + t * past.stride, size) * scale;
+    *score++ = dot(query, key, size) * scale;
+    const int64_t count = score - scores;
+    const float highest = *std::max_element(scores, score);
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t t = 0; t <= past.count; ++t) {
+    for (int64_t t = 0; t < count; ++t) {
         scores[t] = exp_of(scores[t] - highest);
         sum += scores[t];
     }
-    for (int64_t i = 0; i < size; ++i) out[i] = scores[past.count] * value[i];
-    for (int64_t t = 0; t < past.count; ++t)
-        for (int64_t i = 0; i < size; ++i) out[i] += scores[t] * past.values[t * past.stride + i];
+    score = scores;
+    for (int64_t i = 0; i < size; ++i) out[i] = scores[count - 1] * value[i];
+    for (const Past& past : pasts)
+        for (int64_t t = 0; t < past.count; ++t, ++score)
+            for (int64_t i = 0; i < size; ++i) out[i] += *score * past.values[t * past.stride + i];
     for (int64_t i = 0; i < size; ++i) out[i] /= sum;
 }
 
@@ -241,6 +306,17 @@ void embed(const Model& model, const Step& step, float* x, Share share) {
     }
 }
 
+// Positions first .. end - 1 of what begins at `at`.
+inline Past past_of(const Store& store, int64_t at, int64_t first, int64_t end) {
+    const int64_t from = at + first * store.position_stride;
+    return {store.keys + from, store.values + from, std::max<int64_t>(0, end - first), store.position_stride};
+}
+
+inline Past shared_past(const Step& step, int64_t layer, int64_t b, int64_t group, int64_t first) {
+    if (!step.shared) return {};
+    return past_of(step.prefix, step.prefix.at(layer, step.source[b], group, 0), first, step.shared);
+}
+
 // One query head of one row. Every head of a group makes its key and value ready, and one of them writes the cache:
 // the others read the new position from their own copy, so that nobody waits.
 void attention_head(const Model& model, const Step& step, int64_t layer, int64_t b, int64_t head, Buffers& buffers) {
@@ -251,16 +327,18 @@ void attention_head(const Model& model, const Step& step, int64_t layer, int64_t
     float *query = buffers.head, *key = buffers.head + size;
     prepare_head(weights.query_norm, step, qkv + head * size, size, query);
     prepare_head(weights.key_norm, step, qkv + (model.heads + group) * size, size, key);
-    const int64_t at = layer * step.layer_stride + b * step.row_stride + group * step.head_stride;
-    const int64_t end = at + step.length * step.position_stride;
+    const int64_t slot = step.slot ? step.slot[b] : b;
+    const int64_t begin = step.own.at(layer, slot, group, 0);
     if (head % (model.heads / model.kv_heads) == 0) {
-        std::copy(key, key + size, step.keys + end);
-        std::copy(value, value + size, step.values + end);
+        const int64_t end = begin + (step.length - step.shared) * step.own.position_stride;
+        std::copy(key, key + size, step.own.keys + end);
+        std::copy(value, value + size, step.own.values + end);
     }
     const int64_t first = step.padding ? step.padding[b] : 0;
-    const Past past{step.keys + at + first * step.position_stride, step.values + at + first * step.position_stride,
-                    step.length - first, step.position_stride};
-    attend(query, past, key, value, size, buffers.scores, buffers.mixed + (b * model.heads + head) * size);
+    const int64_t skipped = std::max<int64_t>(0, first - step.shared);
+    const Past pasts[2] = {shared_past(step, layer, b, group, first),
+                           past_of(step.own, begin, skipped, step.length - step.shared)};
+    attend(query, pasts, key, value, size, buffers.scores, buffers.mixed + (b * model.heads + head) * size);
 }
 
 // units (rows, down.columns) = activation(up(normed)), for this team member's units. Gate and unit come from the same
@@ -294,7 +372,7 @@ void run(const Model& model, const Step& step, Team team) {
 #pragma omp barrier
         const Share heads(step.rows * model.heads, 1, team);
         for (int64_t i = heads.begin; i < heads.end; ++i)
-            attention_head(model, step, l, i / model.heads, i % model.heads, buffers);
+            attention_head(model, step, l, i % step.rows, i / step.rows, buffers);  // neighbours share a prefix
 #pragma omp barrier
         multiply(layer.output, buffers.mixed, step.rows, width, buffers.x, true);
 #pragma omp barrier

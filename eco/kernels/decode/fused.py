@@ -1,6 +1,7 @@
 """Calls the fused C++ decode step: the plan and the step as C structures that point into tensors."""
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -44,15 +45,38 @@ class _Model(ctypes.Structure):
     )
 
 
+class _Store(ctypes.Structure):
+    _fields_ = (
+        ("keys", _pointer),
+        ("values", _pointer),
+        *((name, _int) for name in ("layer_stride", "row_stride", "head_stride", "position_stride")),
+    )
+
+
 class _Step(ctypes.Structure):
     _fields_ = (
         ("rows", _int),
         ("threads", _int),
-        *((name, _pointer) for name in ("tokens", "padding", "cos", "sin", "keys", "values")),
-        *((name, _int) for name in ("layer_stride", "row_stride", "head_stride", "position_stride", "length")),
+        *((name, _pointer) for name in ("tokens", "padding", "cos", "sin")),
+        ("own", _Store),
+        ("slot", _pointer),
+        ("prefix", _Store),
+        ("source", _pointer),
+        ("shared", _int),
+        ("length", _int),
         ("logits", _pointer),
         ("scratch", _pointer),
     )
+
+
+@dataclass(frozen=True)
+class Store:
+    """keys, values: fp32 (layers, N, kv_heads, positions, head_size). rows: (B,) int64, which of the N a row of the
+    batch reads; None: the N are the batch."""
+
+    keys: Tensor
+    values: Tensor
+    rows: Tensor | None = None
 
 
 class FusedDecoder:
@@ -78,22 +102,22 @@ class FusedDecoder:
     def step(
         self,
         tokens: Tensor,
-        keys: Tensor,
-        values: Tensor,
+        own: Store,
         length: int,
+        prefix: Store | None = None,
         padding: Tensor | None = None,
         rotation: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Logits (B, V) after one further token of each row; writes its keys and values at position `length`.
 
-        tokens: (B,) int64. keys, values: fp32 (layers, B, kv_heads, capacity, head_size), `length` positions filled.
-        padding: (B,) int64, how many first positions of a row are padding. rotation: cos and sin, (head_size / 2)
-        fp32 each, of position `length`.
+        tokens: (B,) int64. prefix: the first positions, all of its own filled; `own` the following ones up to `length`
+        and room for the next. padding: (B,) int64, how many first positions of a row are padding. rotation: cos and
+        sin, (head_size / 2) fp32 each, of position `length`.
         """
         rows, threads = len(tokens), torch.get_num_threads()
         tokens = tokens.contiguous()
-        assert length < keys.shape[3] and keys.stride() == values.stride() and keys.stride(4) == 1
-        assert keys.dtype == values.dtype == torch.float32
+        shared = 0 if prefix is None else prefix.keys.shape[3]
+        assert shared <= length < shared + own.keys.shape[3]
         furthest = length - (0 if padding is None else int(padding.min()))
         assert self._plan.positions is None or furthest < len(self._plan.positions)
         assert padding is None or padding.is_contiguous()
@@ -106,12 +130,11 @@ class FusedDecoder:
             padding=_address(padding),
             cos=_address(rotation[0] if rotation else None),
             sin=_address(rotation[1] if rotation else None),
-            keys=keys.data_ptr(),
-            values=values.data_ptr(),
-            layer_stride=keys.stride(0),
-            row_stride=keys.stride(1),
-            head_stride=keys.stride(2),
-            position_stride=keys.stride(3),
+            own=_store(own),
+            slot=_address(own.rows),
+            prefix=_store(prefix) if prefix else _Store(),
+            source=_address(prefix.rows) if prefix else None,
+            shared=shared,
             length=length,
             logits=logits.data_ptr(),
             scratch=scratch.data_ptr(),
@@ -125,6 +148,14 @@ class FusedDecoder:
         shared = model.width + layer.qkv.rows + layer.output.columns + layer.up.rows + layer.down.columns
         own = rows * model.width + 2 * model.head_size + length + 1
         return int(rows * shared + threads * own)
+
+
+def _store(store: Store) -> _Store:
+    keys, values = store.keys, store.values
+    assert keys.stride() == values.stride() and keys.stride(4) == 1
+    assert keys.dtype == values.dtype == torch.float32
+    assert store.rows is None or store.rows.is_contiguous()
+    return _Store(keys.data_ptr(), values.data_ptr(), *keys.stride()[:4])
 
 
 def _layer(layer: Layer) -> _Layer:

@@ -1,9 +1,11 @@
 """The KV cache: what attention keeps of the positions it has seen, so that each new token costs one position."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from eco.kernels.decode import Store
 
 
 def compute_dtype(parameter: Tensor) -> torch.dtype:
@@ -37,6 +39,8 @@ class KVCache:
     """Keys and values of all layers, allocated once for `capacity` positions (see `eco.models.contract.Cache`).
 
     padding: (B,) int64, the left padding of each row, which no real token sees; None means none.
+    prefix, slot: None until `branch` shares the first positions; then these, and (B,) int64, where in `keys` and
+    `values` the further positions of a row of the batch lie.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class KVCache:
         self.values = torch.empty(shape, dtype=dtype, device=device)
         self.capacity = capacity
         self.length = 0
+        self.prefix: Store | None = None
+        self.slot: Tensor | None = None
         self.padding: Tensor | None = None
         self._set_padding(padding)
 
@@ -65,6 +71,7 @@ class KVCache:
         Raises:
             ValueError: the cache was allocated for fewer positions.
         """
+        assert self.prefix is None
         start, end = self.length, self.length + count
         if end > self.capacity:
             raise ValueError(
@@ -89,8 +96,27 @@ class KVCache:
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only the batch rows `rows` (int64 indices), in that order."""
-        self.keys = self.keys[:, rows]
-        self.values = self.values[:, rows]
+        if self.prefix is not None and self.slot is not None and self.prefix.rows is not None:
+            self.slot = self.slot[rows]
+            self.prefix = replace(self.prefix, rows=self.prefix.rows[rows])
+        else:
+            self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        if self.padding is not None:
+            self._set_padding(self.padding[rows])
+
+    def branch(self, rows: Tensor, count: int, shared: bool) -> None:
+        """See `eco.models.contract.Cache`. What is shared is never moved, and neither are then the rows that `keep`
+        keeps: they are looked up in `prefix` and, behind it, in `slot`."""
+        before = Store(self.keys[:, :, :, : self.length], self.values[:, :, :, : self.length], rows)
+        layers, _, heads, _, size = self.keys.shape
+        shape = (layers, len(rows), heads, count + (0 if shared else self.length), size)
+        self.keys, self.values = before.keys.new_empty(shape), before.values.new_empty(shape)
+        self.capacity = self.length + count
+        if shared:
+            self.prefix, self.slot = before, torch.arange(len(rows))
+        else:
+            self.keys[:, :, :, : self.length] = before.keys[:, rows]
+            self.values[:, :, :, : self.length] = before.values[:, rows]
         if self.padding is not None:
             self._set_padding(self.padding[rows])
 

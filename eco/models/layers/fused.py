@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from eco.kernels.decode import fused_decoder
+from eco.kernels.decode import Store, fused_decoder
 from eco.kernels.decode.plan import Activation, Layer, Linear, Norm, Plan
 from eco.models.contract import Cache
 from eco.models.layers.attention import Attention
@@ -24,7 +24,8 @@ def fused_step(plan: Plan, rotary: Rotary | None) -> Callable[[Tensor, Cache], T
     def step(tokens: Tensor, cache: Cache) -> Tensor:
         assert isinstance(cache, KVCache)
         rotation = rotary(cache.length, 1) if rotary is not None else None
-        logits = decoder.step(tokens, cache.keys, cache.values, cache.length, cache.padding, rotation)
+        own = Store(cache.keys, cache.values, cache.slot)
+        logits = decoder.step(tokens, own, cache.length, cache.prefix, cache.padding, rotation)
         cache.length += 1
         return logits
 
