@@ -65,11 +65,11 @@ def test_last_only_is_the_end_of_all_logits(model):
 @needs_cpp
 @torch.no_grad()
 def test_bits_do_not_depend_on_threads_or_on_other_rows(model):
-    tokens = torch.arange(7)
+    tokens = torch.arange(75)
     results = []
     before = torch.get_num_threads()
     try:
-        for threads, rows in [(1, 7), (2, 7), (3, 7), (2, 1), (2, 3)]:
+        for threads, rows in [(1, 7), (2, 7), (3, 7), (2, 1), (2, 3), (2, 75)]:
             torch.set_num_threads(threads)
             cache, step = model.new_cache(rows, 3), model.fused_step()
             for _ in range(3):
@@ -106,11 +106,11 @@ def test_the_engine_uses_the_fused_step_and_says_the_same(model, byte_tokenizer,
         return lambda tokens, cache: calls.append(len(tokens)) or step(tokens, cache)
 
     monkeypatch.setattr(model, "fused_step", counting)
-    fast = Engine(model, byte_tokenizer).generate(PROMPTS, sampling)
-    assert len(calls) == 19
+    fast = Engine(model, byte_tokenizer).generate(PROMPTS, sampling, samples=3)
+    assert len(calls) == 19 and max(calls) == 15
     monkeypatch.setattr(model, "fused_step", lambda: None)
-    slow = Engine(model, byte_tokenizer).generate(PROMPTS, sampling)
-    assert [row[0].tokens for row in fast] == [row[0].tokens for row in slow]
+    slow = Engine(model, byte_tokenizer).generate(PROMPTS, sampling, samples=3)
+    assert [[one.tokens for one in row] for row in fast] == [[one.tokens for one in row] for row in slow]
     assert fast[0][0].logprobs == pytest.approx(slow[0][0].logprobs, abs=1e-4)
 
 
