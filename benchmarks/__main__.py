@@ -27,6 +27,7 @@ NAMES = (
     "trainer_overhead",
     "optimizers",
     "decoding",
+    "sampling",
     "encoding",
     "checkpoints",
     "sandbox",
