@@ -21,8 +21,14 @@ SMALL += ["--tokenizer.vocab_size", "320", "--eval-windows", "2", "--max-new-tok
 SMALL_PUZZLES = ["--steps", "4", "--d-model", "32", "--batch-size", "8", "--puzzles", "20", "--eval-windows", "4"]
 SMALL_PUZZLES += ["--data.held_out_puzzles", "10"]
 
+SMALL_LOOP = ["--improve.pool", "200", "--tasks-per-round", "20", "--group-size", "4", "--improve-steps", "4"]
+SMALL_LOOP += ["--improve.max_new_tokens", "6", "--improve.learn.rows", "8", "--improve-lr", "0.01"]
+SMALL_LOOP += ["--improve.gate.held_out_tasks", "20", "--improve.gate.samples", "2"]
+
 
 def small(words):
+    if words[0] == "improve":
+        return SMALL_LOOP
     return SMALL_PUZZLES if words[1].startswith("trm-") else SMALL
 
 
@@ -50,7 +56,7 @@ def test_every_command_runs(eco, corpus, tmp_path):
         if program == "printf":
             (tmp_path / words[-1]).write_text(words[0].replace("\\n", "\n"))
             continue
-        if words[0] in ("train", "demo"):
+        if words[0] in ("train", "demo", "improve"):
             words = [*words, *small(words)]
         if words[0] == "resume":
             words = [*words, "--steps", "8"]
