@@ -20,7 +20,8 @@ constexpr int LANES = 16;
 #else
 constexpr int LANES = 8;
 #endif
-constexpr int SIDE = LANES == 16 ? 4 : 1;  // weight rows at a time where there are 4 inputs: half of the registers hold sums
+constexpr int UNROLL = 2;
+constexpr int SIDE = LANES == 16 ? 2 : 1;  // weight rows at a time with 4 inputs: half of the registers hold sums
 constexpr int64_t NEAR = 6144;             // numbers (24 KiB) of input that stay in the first cache meanwhile
 constexpr int AHEAD = 4096;  // numbers (16 KiB) from their prefetch to their use; half or four times as far is slower
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -133,25 +134,18 @@ inline Vector halved(Vector a, Vector b) {
     return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, low + HALF);
 }
 
-// Lane i is sum_of(vectors[i]), bit for bit.
-inline Vector sums_of(const Vector (&vectors)[LANES]) {
-    Vector eighths[8], quarters[4], halves[2];
-    for (int i = 0; i < 8; ++i) eighths[i] = halved<8>(vectors[2 * i], vectors[2 * i + 1]);
-    for (int i = 0; i < 4; ++i) quarters[i] = halved<4>(eighths[2 * i], eighths[2 * i + 1]);
-    for (int i = 0; i < 2; ++i) halves[i] = halved<2>(quarters[2 * i], quarters[2 * i + 1]);
-    return halved<1>(halves[0], halves[1]);
+// out[i] = sum_of(vectors[i]), bit for bit.
+inline void sums_of(const Vector (&vectors)[8], float* out) {
+    Vector quarters[4], halves[2];
+    for (int i = 0; i < 4; ++i) quarters[i] = halved<8>(vectors[2 * i], vectors[2 * i + 1]);
+    for (int i = 0; i < 2; ++i) halves[i] = halved<4>(quarters[2 * i], quarters[2 * i + 1]);
+    const Vector pairs = halved<2>(halves[0], halves[1]), sums = halved<1>(pairs, pairs);
+    std::memcpy(out, &sums, 8 * sizeof(float));
 }
 #endif
 
 template <int COUNT>
-inline void sum_all(const Vector (&vectors)[COUNT], float* out) {
-#ifdef __AVX512F__
-    if constexpr (COUNT == LANES) {
-        const Vector sums = sums_of(vectors);
-        std::memcpy(out, &sums, sizeof sums);
-        return;
-    }
-#endif
+inline void sums_of(const Vector (&vectors)[COUNT], float* out) {
     for (int i = 0; i < COUNT; ++i) out[i] = sum_of(vectors[i]);
 }
 
@@ -161,17 +155,21 @@ inline void sum_all(const Vector (&vectors)[COUNT], float* out) {
 template <int R, int B>
 inline void products(const float* weights, int64_t columns, const float* input, const float* bias, float* out,
                      int64_t stride, bool add) {
-    Vector parts[B * R] = {};
+    Vector parts[UNROLL][B * R] = {};
     int64_t c = 0;
-    for (; c + LANES <= columns; c += LANES) {
-        if (R == 1) __builtin_prefetch(weights + c + AHEAD);
-        for (int r = 0; r < R; ++r) {
-            const Vector row = vector_at(weights + r * columns + c);
-            for (int b = 0; b < B; ++b) parts[b * R + r] += row * vector_at(input + b * columns + c);
+    for (; c + UNROLL * LANES <= columns; c += UNROLL * LANES)
+        for (int u = 0; u < UNROLL; ++u) {
+            const int64_t at = c + u * LANES;
+            if (R == 1) __builtin_prefetch(weights + at + AHEAD);
+            for (int r = 0; r < R; ++r) {
+                const Vector row = vector_at(weights + r * columns + at);
+                for (int b = 0; b < B; ++b) parts[u][b * R + r] += row * vector_at(input + b * columns + at);
+            }
         }
-    }
+    for (int i = 0; i < B * R; ++i)
+        for (int u = 1; u < UNROLL; ++u) parts[0][i] += parts[u][i];
     float sums[B * R];
-    sum_all(parts, sums);
+    sums_of(parts[0], sums);
     for (int b = 0; b < B; ++b)
         for (int r = 0; r < R; ++r) {
             float sum = sums[b * R + r];
