@@ -16,6 +16,7 @@ from eco.tasks.puzzles.contract import PuzzleConfig
 PAGE = (Path(__file__).parent.parent / "README.md").read_text()
 SMALL = ["--steps", "6", "--d-model", "32", "--n-layers", "1", "--n-heads", "2", "--seq-len", "32", "--batch-size", "2"]
 SMALL += ["--tokenizer.vocab_size", "320", "--eval-windows", "2", "--max-new-tokens", "4", "--train.accumulation", "1"]
+SMALL += ["--generation-interval", "0"]  # no task fits into a context as short as that
 
 
 SMALL_PUZZLES = ["--steps", "4", "--d-model", "32", "--batch-size", "8", "--puzzles", "20", "--eval-windows", "4"]
