@@ -48,7 +48,9 @@ def rows(rounds: int = 5) -> list[Row]:
 
         return TASKS * SAMPLES / seconds(counted)
 
-    timed = {name: partial(speed, name, generate) for name, generate in everyone.items()}
+    timed: dict[str, Callable[[], float]] = {
+        name: partial(speed, name, generate) for name, generate in everyone.items()
+    }
     medians = {name: statistics.median(values) for name, values in alternate(timed, rounds).items()}
     peer = max((value for name, value in medians.items() if not name.startswith("eco")), default=None)
     return [
