@@ -47,13 +47,13 @@ def show(improved: Improved) -> None:
 def verdict(arms: Sequence[Arm]) -> list[str]:
     """What the method gained over each control, or which controls are missing to say so."""
     method = [arm for arm in arms if arm.control == "none"]
-    lines = []
-    for control in CONTROLS:
-        over = gain_over(method, [arm for arm in arms if arm.control == control])
-        if over:
-            lines.append(f"gain over {control}: {over}")
-    if missing := [control for control in CONTROLS if not any(arm.control == control for arm in arms)]:
-        lines.append(f"no result yet without its controls: eco improve RUN --control {' | '.join(missing)}")
+    over = {control: gain_over(method, [arm for arm in arms if arm.control == control]) for control in CONTROLS}
+    lines = [f"gain over {control}: {gained}" for control, gained in over.items() if gained]
+    if missing := [control for control, gained in over.items() if not gained]:
+        lines.append(
+            f"no result yet without controls of the same seed and as many rounds: eco improve RUN --control "
+            f"{' | '.join(missing)}"
+        )
     return lines
 
 

@@ -41,10 +41,20 @@ class Arm:
 
     @classmethod
     def read(cls, folder: Path) -> "Arm":
-        found = json.loads((folder / RESULT).read_text("utf-8"))
-        before, after = (Measurement.from_json(found[when]) for when in ("before", "after"))
-        control, objective, seed = found["control"], found["objective"], found["seed"]
-        return cls(folder, control, objective, seed, found["rounds"], found["seconds"], before, after)
+        """
+        Raises:
+            ValueError: the file is damaged.
+        """
+        try:
+            found = json.loads((folder / RESULT).read_text("utf-8"))
+            before, after = (Measurement.from_json(found[when]) for when in ("before", "after"))
+            control, objective, seed = found["control"], found["objective"], found["seed"]
+            return cls(folder, control, objective, seed, found["rounds"], found["seconds"], before, after)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{folder / RESULT} is damaged ({error!r}); remove it: `eco improve` with the settings of this arm "
+                "measures it anew"
+            ) from error
 
     @property
     def learnt(self) -> str:
@@ -68,9 +78,11 @@ def gain(arms: Sequence[Arm]) -> Gain:
 
 
 def gain_over(arms: Sequence[Arm], controls: Sequence[Arm]) -> Gain | None:
-    """After the one against after the other, on the same tasks; None where they share no seed."""
-    by_seed = {control.seed: control for control in controls}
-    pairs = [(by_seed[arm.seed].after, arm.after, arm.learnt) for arm in arms if arm.seed in by_seed]
+    """After the one against after the other, on the same tasks, by the same seed, after as many rounds; None where
+    there are no two such arms."""
+    beside = {(control.seed, control.rounds, control.learnt): control.after for control in controls}
+    keys = [(arm.seed, arm.rounds, arm.learnt) for arm in arms]
+    pairs = [(beside[key], arm.after, arm.learnt) for key, arm in zip(keys, arms, strict=True) if key in beside]
     return _gain(pairs) if pairs else None
 
 

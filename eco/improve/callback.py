@@ -19,6 +19,7 @@ class Improving(Callback):
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
+        self.loop.head = None  # the head that counts is the checkpoint's, and not what a kill has left in the folder
         self._config: ImproveConfig = loop.config
 
     @property
@@ -32,7 +33,9 @@ class Improving(Callback):
             return
         with trainer.phases("improve"):
             try:
-                if self.loop.head is None:
+                if self.loop.head:
+                    self.loop.look_again()
+                else:
                     self.loop.begin()
                 before = self.loop.pass_at_1
                 decision = self.loop.round()

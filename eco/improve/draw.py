@@ -1,5 +1,6 @@
 """What a round learns from: answers to its tasks, judged; or, in a control, judged by chance."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,3 +73,18 @@ def most_tokens(tasks: Sequence[Task], tokenizer: Tokenizer, config: ImproveConf
     prompts = sum(len(tokenizer.encode(task.prompt)) for task in tasks)
     rounds = 1 + config.max_retries + (config.objective.name == "igrpo")
     return rounds * (prompts + len(tasks) * config.samples * config.max_new_tokens)
+
+
+def why_nothing_passed(drawn: Drawn, config: ImproveConfig) -> str:
+    """What to say, and what to try, where there is nothing to learn from."""
+    outcomes = Counter(attempt.verdict.outcome for attempt in drawn.attempts)
+    if not outcomes:
+        return f"no attempt at {config.tasks} was drawn: no prompt of the round leaves room in the model's context"
+    if set(outcomes) == {"infrastructure"}:
+        return f"the sandbox could judge none of the attempts: {drawn.attempts[0].verdict.detail}"
+    ended = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
+    return (
+        f"none of {sum(outcomes.values())} attempts at {config.tasks} passed ({ended}), so there is nothing to learn "
+        "from, and nothing was changed; take easier tasks, such as --improve-tasks synthesis:1, let the model learn "
+        "some reference solutions first (--warmup-tasks 200 --improve-warmup-steps 60), or train it for longer"
+    )

@@ -9,6 +9,9 @@ from eco.files import write_json
 
 HEAD = "head.json"
 
+START = "start.json"
+"""The head as it was before the first round."""
+
 
 @dataclass(frozen=True)
 class Head:

@@ -6,24 +6,22 @@ killed is done again and comes out the same. What it writes is seen only once th
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from shutil import copytree
+from shutil import rmtree
 from typing import Any, Literal
 
 import torch
 
-from eco.files import replacing
 from eco.improve.attempt import Attempt, reference, write_attempts
 from eco.improve.config import ImproveConfig
 from eco.improve.curriculum import Curriculum
 from eco.improve.decisions import Decisions
-from eco.improve.draw import Drawn, draw, most_tokens
+from eco.improve.draw import Drawn, draw, most_tokens, why_nothing_passed
 from eco.improve.gate import Decision, Evidence, decide, reload_difference, weights_are_finite
-from eco.improve.head import HEAD, Head
+from eco.improve.head import HEAD, START, Head
 from eco.improve.learn.expert import Update
 from eco.improve.learn.student import Student, hash_of, weights_digest
 from eco.improve.measure import Measurement, measure
@@ -41,9 +39,6 @@ from eco.sandbox import Sandbox
 from eco.tasks.contract import Task
 from eco.training.callbacks import Row
 from eco.training.checkpoint import Checkpoints
-
-START = "start.json"
-"""The head as it was before the first round."""
 
 _GATE, _BEFORE, _AFTER = -1, -2, -3
 """Numbers that seed the sampling of measurements, apart from those of the rounds. The gate's is the same each time,
@@ -96,8 +91,6 @@ class Loop:
         self.curriculum = Curriculum(len(suites.pool), config.curriculum, config.seed)
         self._sandbox = sandbox
         self.say = say
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "attempts").mkdir(exist_ok=True)
         self.store = VerifiedStore(folder / "store")
         self.decisions = Decisions(folder / "decisions.jsonl")
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=2**31)  # what is no longer needed goes by _prune
@@ -138,6 +131,7 @@ class Loop:
             self._take_up(self.head)
             self._load_weights(self.head.weights)
             return
+        (self.folder / "attempts").mkdir(parents=True, exist_ok=True)
         self._forget_after(-1)
         began = time.monotonic()
         head = Head(curriculum=self.curriculum.state_dict(), learner=self.updates.state_dict())
@@ -164,10 +158,12 @@ class Loop:
         """One round: choose, draw, run, admit, learn, measure, decide, keep or go back.
 
         Raises:
-            NothingPasses, CanaryPassed: see there; weights and store are then those before the round.
+            NothingPasses, CanaryPassed: see there; the head and the weights are then those before the round, and what
+                it has written is forgotten when the next one begins.
             OSError: the disk is full; the same holds.
         """
         assert self.head is not None, "begin comes first"
+        self._forget_after(self.head.round)
         before = {name: tensor.detach().clone() for name, tensor in self.student.model.state_dict().items()}
         try:
             self.head, decision = self._round(self.head, before)
@@ -177,6 +173,14 @@ class Loop:
             self.updates.load_state_dict(self.head.learner)
             raise
         return decision
+
+    def look_again(self) -> None:
+        """Measures the weights as they are: training has changed them since the last round, and it is them that the
+        next one has to surpass, and must not harm."""
+        assert self.head is not None, "begin comes first"
+        measured = self._measure(self.suites.gate, _GATE)
+        now = measured.as_json()
+        self.head = replace(self.head, start=now, current=now, best=_best(self.head.best, measured))
 
     def result(self) -> dict[str, Any]:
         """The figures to report: on held-out tasks that no decision has seen, before the first round and now."""
@@ -249,7 +253,7 @@ class Loop:
         update: Update | None = None
         if self.config.control == "more-pretraining":
             drawn = Drawn([], tokens=most_tokens(tasks, self.student.tokenizer, self.config))
-        elif self.config.objective.name != "expert" and self.config.learn.backend == "trl":
+        elif self.updates.by_trl:
             drawn, update = draw_and_update_with_trl(
                 self.student, self.config, tasks, self._sandbox, number, self.folder
             )
@@ -265,13 +269,13 @@ class Loop:
         """Writes the attempts, and those that passed into a version of the store that does not count yet.
 
         Raises:
-            NothingPasses: none has.
+            NothingPasses: none has. A control takes its course nevertheless.
         """
         if self.config.control == "more-pretraining":
             return None
         write_attempts(self.folder / "attempts" / f"round_{number:04}.jsonl", drawn.attempts)
-        if not drawn.passed:
-            raise NothingPasses(_nothing_passes(self.config, drawn))
+        if not drawn.passed and self.config.control == "none":
+            raise NothingPasses(why_nothing_passed(drawn, self.config))
         return self._append(drawn.attempts, number, "model")
 
     def _append(self, attempts: Sequence[Attempt], number: int, source: Literal["model", "reference"]) -> str | None:
@@ -354,6 +358,7 @@ class Loop:
 
     def _take_up(self, head: Head) -> None:
         self._forget_after(head.round)
+        self._prune(head)
         self.curriculum.load_state_dict(head.curriculum)
         self.updates.load_state_dict(head.learner)
 
@@ -361,6 +366,8 @@ class Loop:
         """Removes what a round that was killed has left."""
         self.store.discard_after(round)
         self.decisions.truncate_after(round)
+        for scratch in self.folder.glob(".trl-*"):
+            rmtree(scratch)
         for entry in self.checkpoints.entries():
             if entry.step > round:
                 self.checkpoints.remove(entry)
@@ -370,19 +377,6 @@ class Loop:
         for entry in self.checkpoints.entries():
             if entry.step not in (0, head.weights, head.round):
                 self.checkpoints.remove(entry)
-
-
-def copy_start(source: Path, target: Path) -> None:
-    """Takes what stands before the first round from a folder of the same settings, instead of computing it again."""
-    for name in ("checkpoints/step_00000000", "store/v0001"):
-        if (source / name).exists():
-            copytree(source / name, target / name, dirs_exist_ok=True)
-    store = VerifiedStore(target / "store")
-    if store.versions():
-        store.promote(store.versions()[0])
-    for name in (START, HEAD):  # the head last: from here on the start counts
-        with replacing(target / name, "wb") as file:
-            file.write((source / START).read_bytes())
 
 
 def _gain(head: Head, measured: Measurement, suite: str) -> float:
@@ -396,18 +390,3 @@ def _best(best: Mapping[str, float], measured: Measurement) -> dict[str, float]:
 def _told(measured: Measurement) -> str:
     figures = [f"{name} pass@1 {100 * suite.pass_at_1:.1f} %" for name, suite in measured.suites.items()]
     return ", ".join([*figures, f"{measured.bits_per_byte:.3f} bits per byte"])
-
-
-def _nothing_passes(config: ImproveConfig, drawn: Drawn) -> str:
-    """What to say, and what to try, where there is nothing to learn from."""
-    outcomes = Counter(attempt.verdict.outcome for attempt in drawn.attempts)
-    if not outcomes:
-        return f"no attempt at {config.tasks} was drawn: no prompt of the round leaves room in the model's context"
-    if set(outcomes) == {"infrastructure"}:
-        return f"the sandbox could judge none of the attempts: {drawn.attempts[0].verdict.detail}"
-    ended = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
-    return (
-        f"none of {sum(outcomes.values())} attempts at {config.tasks} passed ({ended}), so there is nothing to learn "
-        "from, and nothing was changed; take easier tasks, such as --improve-tasks synthesis:1, let the model learn "
-        "some reference solutions first (--warmup-tasks 200 --warmup-steps 60), or train it for longer"
-    )

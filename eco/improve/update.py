@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,25 @@ from eco.tasks.contract import Task
 
 
 class Updates:
-    """Changes the student's weights in place; knows nothing of gates and folders."""
+    """Changes the student's weights in place; knows nothing of gates and folders.
+
+    by_trl: a round's attempts and its update are made by `draw_and_update_with_trl`.
+    """
 
     def __init__(self, student: Student, config: ImproveConfig) -> None:
+        """
+        Raises:
+            ValueError: TRL is to make the updates, and is missing.
+        """
         self.student = student
         self.config = config
-        by_rows = config.objective.name == "expert" or config.control == "more-pretraining"
-        internal = not by_rows and config.learn.backend == "internal"
+        by_policy = config.objective.name != "expert" and config.control not in ("more-pretraining", "frozen")
+        self.by_trl = by_policy and config.learn.backend == "trl"
+        if self.by_trl:
+            import_module("eco.improve.learn.trl")  # says what is missing before anything is drawn
+        internal = by_policy and not self.by_trl
         self._reinforcer = Reinforcer(student, config.objective, config.learn, config.sampling(0)) if internal else None
+        self._unlearnt = self.state_dict()
 
     def from_rows(self, rows: Sequence[Row], steps: int, round: int, corpus_first: int) -> Update:
         """Learns rows of the store, new ones more often, beside the corpus."""
@@ -58,8 +70,9 @@ class Updates:
         return self._reinforcer.state_dict() if self._reinforcer else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a state; an empty one, as the start of an arm without such a part has it, is the first of all."""
         if self._reinforcer:
-            self._reinforcer.load_state_dict(state)
+            self._reinforcer.load_state_dict(state or self._unlearnt)
 
     def _dealt(self, rows: Sequence[Row], steps: int, round: int) -> list[Example]:
         """The examples of `steps` steps."""

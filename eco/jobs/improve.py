@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ from eco.files import write_json
 from eco.improve.arms import RESULT, Arm, read_arms
 from eco.improve.config import Control, ImproveConfig
 from eco.improve.curve import draw_curve
-from eco.improve.head import HEAD
-from eco.improve.loop import START, copy_start
-from eco.jobs.language import LanguageWork
+from eco.improve.head import HEAD, START
+from eco.improve.start import copy_start
+from eco.jobs.language import LanguageWork, text_of
 from eco.jobs.load import load_language
 from eco.jobs.loop import open_loop
 from eco.jobs.train import train_recipe
@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 
 CONTROLS: tuple[Control, ...] = ("random-reward", "more-pretraining", "frozen")
 
-_FREE = {"rounds", "minutes"}
-"""Settings that may change when an arm goes on."""
+SETTINGS = "settings.json"
+
+_FREE = {"rounds", "minutes", "start_after_steps", "generation_interval"}
+"""Settings that may change when an arm goes on: how far it goes, and what only training reads."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def open_run(name: str, given: Sequence[flags.Flag], *, quiet: bool) -> tuple[Pa
     """
     if not (Path(name) / "recipe.yaml").is_file():
         recipe = recipes.load(name, given)
+        text_of(recipe)
         trained = train_recipe(recipe, name, quiet=quiet)
         return trained.run, recipe
     own, wanted = recipes.load(name), recipes.load(name, given)
@@ -134,27 +137,51 @@ def _keep_settings(folder: Path, config: ImproveConfig, step: int) -> None:
         ValueError: the folder was begun with others; the message names them.
     """
     folder.mkdir(exist_ok=True)
-    path, own = folder / "settings.json", {"checkpoint": step, **config.model_dump(mode="json")}
-    if not path.exists():
-        write_json(path, own)
+    own = {"checkpoint": step, **dict(_dotted(config.model_dump(mode="json")))}
+    if not (folder / SETTINGS).exists():
+        write_json(folder / SETTINGS, own)
         return
-    old = json.loads(path.read_text("utf-8"))
-    changed = [name for name in own if own[name] != old.get(name) and name not in _FREE]
+    old = _read_settings(folder)
+    changed = [f"{name} {old.get(name)}, now {own.get(name)}" for name in sorted(own.keys() | old.keys())
+               if own.get(name) != old.get(name) and name not in _FREE]  # fmt: skip
     if changed:
         raise ValueError(
-            f"{folder} was begun with other settings: {', '.join(changed)}; leave them as they were, take another "
+            f"{folder} was begun with other settings: {'; '.join(changed)}. Leave them as they were, take another "
             "--improve-seed, or move the folder aside to begin anew"
         )
 
 
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a tree of sections by their dotted names: `learn.steps`."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
 def _share_start(run: Path, folder: Path) -> None:
     """Takes over the start of another arm of the same seed, which does not depend on what the arm controls."""
-    own = _start_settings(folder)
-    for other in sorted(run.glob(f"improve*/{START}")):
-        if not (folder / HEAD).exists() and _start_settings(other.parent) == own:
-            copy_start(other.parent, folder)
+    if (folder / HEAD).exists():
+        return
+    own = _of_start(_read_settings(folder))
+    others = [path.parent for path in sorted(run.glob(f"improve*/{SETTINGS}")) if path.parent != folder]
+    for other in others:
+        if (other / START).exists() and _of_start(_read_settings(other)) == own:
+            copy_start(other, folder)
+            return
 
 
-def _start_settings(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads((folder / "settings.json").read_text("utf-8"))
+def _of_start(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in {*_FREE, "control"}}
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return dict(json.loads((folder / SETTINGS).read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{folder / SETTINGS} is damaged ({error}); move the folder aside to begin anew") from error

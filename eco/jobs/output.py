@@ -53,6 +53,7 @@ def set_aside(run: RunPaths, checkpoints: Path) -> Path | None:
     """
     old = [run.recipe, run.metrics, run.status, run.environment, run.integrity_manifest, run.tokenizer, run.identifiers]
     old += [run.samples, run.plots, run.errors]  # the log stays: it is open, and goes on
+    old += [*run.path.glob("improve*")]
     if not run.metrics.exists() and not any(checkpoints.glob("step_*")):
         return None
     target = _first_free(run.path / "previous", "/")

@@ -226,7 +226,7 @@ class _Job:
             raise ValueError(
                 "the loop of improve.generation_interval runs in one process; leave torchrun, or set it to 0"
             )
-        folder = self.run.path / "improve"
+        folder = self.run.path / "improve-in-training"  # `improve` is what `eco improve` makes of the finished run
         config = self.recipe.improve
         return Improving(open_loop(config, self.work, self.recipe, self.precision, folder, closing, self._say))
 
