@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from looped import Bench, about_half, answering, content, judge_by, planted, same_weights, weights, write_recipe
+from small_loop import Bench, about_half, answering, content, judge_by, planted, same_weights, weights, write_recipe
 
 from eco.improve.attempt import reference
 from eco.improve.draw import Drawn
