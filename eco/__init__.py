@@ -5,9 +5,14 @@ Everything that a command does is one call here: `eco.train("demo", {"train.step
 """
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+"""How often a thread of torch looks for work before it sleeps; torch reads it as it is loaded. GNU OpenMP's own number
+keeps a core busy for milliseconds, and where another process wants that core a step takes six times as long."""
 
 _HOMES = {
     "train": "eco.jobs.train",

@@ -24,15 +24,9 @@ COMMANDS = {
 
 FAILED, USAGE = 1, 2
 
-_SPINS = "10000"
-"""How often a thread of torch looks for work before it sleeps. GNU OpenMP's own number keeps a core busy for
-milliseconds, and where another process wants that core a training step takes six times as long."""
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status. Errors meant for users are one message, `--debug` shows the trace."""
     words = list(sys.argv[1:] if words is None else words)
-    os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # read when torch is loaded
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if words else USAGE
