@@ -13,6 +13,7 @@ import torch
 
 from eco.data.tokenizer import Tokenizer
 from eco.improve.learn.config import LearnConfig
+from eco.improve.learn.policy import POSITIONS
 from eco.improve.learn.student import Student, clipped_step, scheduled
 from eco.models.contract import IGNORE, Batch
 from eco.training.callbacks import Row
@@ -106,10 +107,21 @@ def _step(
 ) -> dict[str, float]:
     """One update by the mean loss of each part, weighed as its share of the tokens."""
     share = {"corpus": config.corpus_share if "examples" in batches else 1.0, "examples": 1 - config.corpus_share}
-    row = {}
-    for name, batch in batches.items():
-        with student.precision.autocast():
-            loss = student.model.training_step(student.moved(batch)).losses["lm"]
-        (loss * share[name]).backward()  # type: ignore[no-untyped-call]
-        row[name] = float(loss.detach())
+    row = {name: _add_gradient(student, batch, share[name]) for name, batch in batches.items()}
     return row | clipped_step(student, optimizer, LARGEST_NORM)
+
+
+def _add_gradient(student: Student, batch: Batch, weight: float) -> float:
+    """Adds that of `weight` times the mean loss of a batch, as many rows at a time as memory is meant for; returns
+    the mean."""
+    rows = max(1, POSITIONS // batch["tokens"].shape[1])
+    scored = int((batch["targets"] != IGNORE).sum())
+    mean = 0.0
+    for first in range(0, len(batch["tokens"]), rows):
+        part = student.moved({name: tensor[first : first + rows] for name, tensor in batch.items()})
+        share = int((part["targets"] != IGNORE).sum()) / scored
+        with student.precision.autocast():
+            loss = student.model.training_step(part).losses["lm"]
+        (loss * weight * share).backward()  # type: ignore[no-untyped-call]
+        mean += float(loss.detach()) * share
+    return mean
