@@ -45,6 +45,25 @@ SMALL = {
     "improve.gate.canaries": 2,
 }
 
+SUMS = {
+    "improve.tasks": "arithmetic:1",
+    "improve.pool": 120,
+    "improve.warmup_tasks": 60,
+    "improve.warmup_steps": 20,
+    "improve.tasks_per_round": 16,
+    "improve.samples": 4,
+    "improve.max_new_tokens": 4,
+    "improve.rounds": 2,
+    "improve.learn.steps": 4,
+    "improve.learn.rows": 16,
+    "improve.learn.lr": 0.03,
+    "improve.gate.held_out_tasks": 20,
+    "improve.gate.samples": 2,
+    "improve.gate.canaries": 2,
+    "improve.gate.confidence": 0.5,
+}
+"""Answers are single figures: what has learnt to say one is right now and then."""
+
 
 def write_recipe(path: Path, corpus: Path) -> str:
     """A recipe whose model has room for the prompts of synthesis:1."""

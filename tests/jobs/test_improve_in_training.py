@@ -1,11 +1,13 @@
 """Training that calls the loop: off it is not there, taken back it was not there, and killed it goes back with it."""
 
 import json
+import time
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from safetensors.torch import load_file
-from small_loop import SMALL, about_half, content, judge_by, write_recipe
+from small_loop import SMALL, SUMS, about_half, content, judge_by, write_recipe
 from small_run import SMALL_PUZZLES
 
 import eco as package
@@ -94,7 +96,7 @@ def test_kept_rounds_are_measured_against_the_weights_of_the_moment(recipe, tmp_
     on = train(recipe, tmp_path / "on")
     decisions = read_decisions(on.run / "improve-in-training/decisions.jsonl")
     assert [decision["round"] for decision in decisions] == [1, 2, 3, 4, 5, 6]
-    for last, decision in zip(decisions[:-1], decisions[1:], strict=True):
+    for last, decision in pairwise(decisions):
         assert last["after"]["bits_per_byte"] != decision["before"]["bits_per_byte"], "training was in between"
         bits = next(check for check in decision["checks"] if check["name"] == "bits per byte")["evidence"]
         assert bits["start"] == bits["before"] == decision["before"]["bits_per_byte"]
@@ -136,6 +138,25 @@ def test_a_kill_between_a_round_and_the_next_checkpoint_takes_the_loop_back_too(
     assert len(set(kept)) == 2, "some rounds are kept, and some are not"
     assert losses(whole.run) == losses(again.run)
     assert same(final(whole.run), final(again.run))
+
+
+def test_a_training_that_is_killed_while_it_improves_goes_on_bit_identically(recipe, tmp_path, eco):
+    settings = SUMS | EVERY_2
+    whole = package.train(recipe, settings | {"output_dir": str(tmp_path / "whole")})
+    decisions = tmp_path / "killed/improve-in-training/decisions.jsonl"
+    process = eco.start(
+        "train", recipe, "--output-dir", "killed", *(word for k, v in settings.items() for word in (f"--{k}", v))
+    )
+    until = time.monotonic() + 120
+    while (not decisions.exists() or len(read_decisions(decisions)) < 3) and time.monotonic() < until:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / f"killed/checkpoints/step_{STEPS:08d}").exists()
+    again = package.train(recipe, settings | {"output_dir": str(tmp_path / "killed")})
+    assert content(whole.run / "improve-in-training") == content(again.run / "improve-in-training")
+    assert losses(whole.run) == losses(again.run) and same(final(whole.run), final(again.run))
 
 
 def test_a_new_training_in_the_same_place_begins_a_new_loop(recipe, tmp_path, judge):
