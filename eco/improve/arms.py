@@ -74,7 +74,9 @@ def read_arms(run: Path) -> list[Arm]:
 
 def gain(arms: Sequence[Arm]) -> Gain:
     """What the arms of one kind have gained, after against before, over the tasks of all seeds."""
-    return _gain([(arm.before, arm.after, arm.learnt) for arm in arms])
+    gained = _gain([(arm.before, arm.after, arm.learnt) for arm in arms])
+    assert gained, "both are of the same tasks"
+    return gained
 
 
 def gain_over(arms: Sequence[Arm], controls: Sequence[Arm]) -> Gain | None:
@@ -82,11 +84,9 @@ def gain_over(arms: Sequence[Arm], controls: Sequence[Arm]) -> Gain | None:
     there are no two such arms."""
     beside = {(control.seed, control.rounds, control.learnt): control.after for control in controls}
     keys = [(arm.seed, arm.rounds, arm.learnt) for arm in arms]
-    pairs = [(beside[key], arm.after, arm.learnt) for key, arm in zip(keys, arms, strict=True) if key in beside]
-    return _gain(pairs) if pairs else None
+    return _gain([(beside[key], arm.after, arm.learnt) for key, arm in zip(keys, arms, strict=True) if key in beside])
 
 
-def _gain(pairs: Sequence[tuple[Measurement, Measurement, str]]) -> Gain:
+def _gain(pairs: Sequence[tuple[Measurement, Measurement, str]]) -> Gain | None:
     differences = [gain for before, after, name in pairs for gain in gains(before.suites[name], after.suites[name])]
-    low, high = interval(differences, seed=0)
-    return Gain(sum(differences) / len(differences), low, high)
+    return Gain(sum(differences) / len(differences), *interval(differences, seed=0)) if differences else None
