@@ -357,6 +357,11 @@ class Loop:
         (into or self.student.model).load_state_dict(self.checkpoints.load(path).parts["model"])
 
     def _take_up(self, head: Head) -> None:
+        if (begun := list(head.current["suites"])) != (now := list(self.suites.gate)):
+            raise ValueError(
+                f"the loop in {self.folder} was begun on {', '.join(begun)}, not on {', '.join(now)}; leave "
+                "improve.tasks and improve.domains as they were, or begin another run"
+            )
         self._forget_after(head.round)
         self._prune(head)
         self.curriculum.load_state_dict(head.curriculum)

@@ -159,6 +159,16 @@ def test_a_training_that_is_killed_while_it_improves_goes_on_bit_identically(rec
     assert losses(whole.run) == losses(again.run) and same(final(whole.run), final(again.run))
 
 
+def test_a_loop_goes_on_with_the_tasks_that_it_was_begun_on(recipe, tmp_path, judge):
+    judge(every_other)
+    train(recipe, tmp_path / "run")
+    for changed in ({"improve.domains": "arithmetic:1"}, {"improve.tasks": "arithmetic:1"}):
+        with pytest.raises(ValueError, match=r"was begun on synthesis, not on .*arithmetic"):
+            train(recipe, tmp_path / "run", **changed, **{"train.steps": STEPS + 4})
+    with pytest.raises(ValueError, match="go on with the tasks, the pool and the seed"):
+        train(recipe, tmp_path / "run", **{"improve.pool": 20, "train.steps": STEPS + 4})
+
+
 def test_a_new_training_in_the_same_place_begins_a_new_loop(recipe, tmp_path, judge):
     judge(every_other)
     first = train(recipe, tmp_path / "run")
