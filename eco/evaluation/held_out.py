@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eco.data.stream import Windows
-from eco.models.contract import IGNORE, Batch, LanguageModel
+from eco.models.contract import IGNORE, Batch, LanguageModel, evaluating
 from eco.training.precision import Precision
 
 
@@ -38,17 +38,15 @@ def held_out_loss(
     Raises:
         ValueError: there is no target to score.
     """
-    was_training = model.training
-    model.eval()
     nats, tokens, scored_bytes = 0.0, 0, 0
-    for batch in batches:
-        with precision.autocast():
-            output = model.training_step({name: tensor.to(precision.device) for name, tensor in batch.items()})
-        scored = batch["targets"][batch["targets"] != IGNORE]
-        nats += float(output.losses["lm"]) * scored.numel()  # the loss is the mean over them
-        tokens += scored.numel()
-        scored_bytes += int(token_lengths[scored].sum())
-    model.train(was_training)
+    with evaluating(model):
+        for batch in batches:
+            with precision.autocast():
+                output = model.training_step({name: tensor.to(precision.device) for name, tensor in batch.items()})
+            scored = batch["targets"][batch["targets"] != IGNORE]
+            nats += float(output.losses["lm"]) * scored.numel()  # the loss is the mean over them
+            tokens += scored.numel()
+            scored_bytes += int(token_lengths[scored].sum())
     if not tokens:
         raise ValueError("the held-out part has no token to score; give more documents or a larger data.held_out")
     loss = nats / tokens

@@ -1,7 +1,6 @@
 """How well a recursive model solves puzzles it has not seen. All figures are of one checkpoint, after all its steps."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from eco.data.puzzles.stream import PuzzleExamples
 from eco.evaluation.intervals import wilson
 from eco.evaluation.voting import Ranks, Votes, task_shares
 from eco.inference.recursion import advance
-from eco.models.contract import IGNORE, Batch, RecursiveModel
+from eco.models.contract import IGNORE, Batch, RecursiveModel, evaluating
 from eco.models.layers.stablemax import stablemax_cross_entropy
 from eco.tasks.puzzles.contract import PuzzleTask
 from eco.training.precision import Precision
@@ -155,17 +154,6 @@ def batches(
     for first in range(0, len(numbers), batch):
         part = numbers[first : first + batch]
         yield part, examples.select(part)
-
-
-@contextmanager
-def evaluating(model: RecursiveModel) -> Iterator[None]:
-    """The model in evaluation mode; its mode comes back."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _figures(marks: Marks, valid: Sequence[bool]) -> dict[str, Any]:

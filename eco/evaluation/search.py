@@ -3,9 +3,9 @@
 import torch
 
 from eco.data.puzzles.stream import PuzzleExamples
-from eco.evaluation.puzzles import batches, evaluating
+from eco.evaluation.puzzles import batches
 from eco.inference.search import Search, search
-from eco.models.contract import IGNORE, RecursiveModel
+from eco.models.contract import IGNORE, RecursiveModel, evaluating
 from eco.training.precision import Precision
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from eco.config import Config, setting
 from eco.evaluation.bootstrap import interval
 from eco.improve.measure import Measurement, gains
-from eco.models.contract import LanguageModel
+from eco.models.contract import LanguageModel, evaluating
 from eco.observe.metrics import plain
 
 
@@ -175,8 +175,6 @@ def _pass_at_k(before: Measurement, after: Measurement, learnt: str, config: Gat
 
 
 def _logits(model: LanguageModel, tokens: Tensor) -> Tensor:
-    mode = model.training
-    model.eval()
-    logits: Tensor = model(tokens)
-    model.train(mode)
+    with evaluating(model):
+        logits: Tensor = model(tokens)
     return logits

@@ -14,7 +14,7 @@ from eco.inference.row import Row
 from eco.inference.sampling import Sampling, uniforms
 from eco.inference.text import GrowingText
 from eco.inference.tokenizer import Tokenizer
-from eco.models.contract import LanguageModel
+from eco.models.contract import LanguageModel, evaluating
 
 _END = object()
 
@@ -51,7 +51,7 @@ class Engine:
             first = seen[prompt] * samples
             seen[prompt] += 1
             rows += [self._row(prompt, tokens, sampling, first + sample) for sample in range(samples)]
-        with self._evaluating():
+        with evaluating(self.model):
             for batch in self._batches(rows, sampling.max_new_tokens):
                 with self._computing():
                     for _ in grow(self.model, self.tokenizer, batch, sampling):
@@ -68,7 +68,7 @@ class Engine:
         return self._pieces(self._row(prompt, self._encode(prompt), sampling, 0), sampling)
 
     def _pieces(self, row: Row, sampling: Sampling) -> Iterator[str]:
-        with self._evaluating():
+        with evaluating(self.model):
             steps = grow(self.model, self.tokenizer, [row], sampling)
             while True:
                 with self._computing():  # never held across a yield: the caller's code must not run under it
@@ -107,16 +107,6 @@ class Engine:
             batch.append(row)
         if batch:
             yield batch
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """The model in evaluation mode; the mode it had comes back."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train(training)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

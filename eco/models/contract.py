@@ -6,7 +6,8 @@ nobody knows an architecture.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -192,3 +193,14 @@ def build_model(build: Any, config: ModelConfig, seed: int, device: torch.device
     model = model.to_empty(device=device)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; the mode it had comes back."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eco.inference.completion import Completion
-from eco.models.contract import LanguageModel
+from eco.models.contract import LanguageModel, evaluating
 from eco.training.precision import Precision
 
 POSITIONS = 8192
@@ -91,15 +91,12 @@ def mean_entropy(
     """Nats a token: the mean entropy, at temperature 1, of the distributions that the completions' tokens came from.
 
     It is summed over the whole vocabulary. The common shortcut, the mean of -ln p of the sampled tokens, agrees with it
-    only on average over many samples of the same policy. The model is put into evaluation mode; its mode comes back.
+    only on average over many samples of the same policy.
     """
-    training = model.training
-    model.eval()
     total, tokens = 0.0, 0
     for batch in in_batches(completions):
         sequences = Sequences.of([completions[at] for at in batch]).to(precision.device)
-        with precision.autocast():
+        with evaluating(model), precision.autocast():
             total += float(score(model, sequences, 1.0, vocab_size).entropy.sum(dtype=torch.float64))
         tokens += int(sequences.mask.sum())
-    model.train(training)
     return total / max(1, tokens)

@@ -1,8 +1,7 @@
 """Learning from groups of judged attempts by policy gradient: one round's update."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from eco.improve.learn.objectives import ObjectiveConfig, Totals, kl_k3, policy_
 from eco.improve.learn.policy import Scored, Sequences, in_batches, score
 from eco.improve.learn.student import Student, clipped_step, scheduled
 from eco.inference.sampling import Sampling
-from eco.models.contract import LanguageModel
+from eco.models.contract import evaluating
 from eco.training.callbacks import Row
 
 Means = dict[str, float]
@@ -64,7 +63,7 @@ class Reinforcer:
             return Update(row | {"sigma_rl_updates": 0}, 0, 0)
         if self.mix:
             self.mix.lead(weighed.pass_rate, weighed.distinct, seed)
-        with _without_dropout(self.student.model):
+        with evaluating(self.student.model):  # with gradients
             update = self._learn(self._dealt(weighed, seed), self._windows(weighed), corpus_first)
         mix = self.mix.metrics() if self.mix else {}
         return Update(row | _named(update.row | mix), update.tokens, update.corpus_windows)
@@ -191,14 +190,3 @@ def _named(row: Row) -> Row:
 def _add(sums: Means, values: dict[str, Tensor]) -> None:
     for name, value in values.items():
         sums[name] = sums.get(name, 0.0) + float(value)
-
-
-@contextmanager
-def _without_dropout(model: LanguageModel) -> Iterator[None]:
-    """Evaluation mode, with gradients; the mode it had comes back."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
