@@ -185,7 +185,8 @@ def test_a_canary_that_passes_before_the_first_round_leaves_no_start(bench, tmp_
 
 
 def test_where_nothing_passes_nothing_is_learnt(bench, tmp_path, monkeypatch):
-    judge_by(monkeypatch, lambda completion: "return" in completion)
+    judge_by(monkeypatch, about_half)
+    decided(monkeypatch, True)
     loop = bench.run(tmp_path / "loop", rounds=0, warmup_tasks=0, warmup_steps=0)
     judge_by(monkeypatch, lambda completion: False)
     before, old = content(tmp_path / "loop"), weights(loop)
@@ -196,7 +197,8 @@ def test_where_nothing_passes_nothing_is_learnt(bench, tmp_path, monkeypatch):
     loop.round()
     other = bench.run(tmp_path / "other", rounds=0, warmup_tasks=0, warmup_steps=0)
     other.round()
-    assert same_weights(weights(loop), weights(other)), "what was tried in vain has left no trace"
+    assert content(tmp_path / "loop") == content(tmp_path / "other"), "what was tried in vain has left no trace"
+    assert same_weights(weights(loop), weights(other)) and not same_weights(weights(loop), old)
 
 
 def test_an_unusable_sandbox_is_no_verdict_about_the_model(bench, tmp_path, monkeypatch):
@@ -209,6 +211,7 @@ def test_an_unusable_sandbox_is_no_verdict_about_the_model(bench, tmp_path, monk
 
 @pytest.mark.parametrize("place", ["eco.training.checkpoint.save_file", "os.replace", "os.rename", "os.mkdir"])
 def test_a_full_disk_ends_the_round_and_a_later_one_is_the_same(bench, half, tmp_path, monkeypatch, place):
+    decided(monkeypatch, True)
     loop = bench.run(tmp_path / "loop", rounds=0)
     before, old = content(tmp_path / "loop"), weights(loop)
 
