@@ -24,6 +24,7 @@ COMMANDS = {
 
 FAILED, USAGE = 1, 2
 
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status. Errors meant for users are one message, `--debug` shows the trace."""
     words = list(sys.argv[1:] if words is None else words)

@@ -36,6 +36,9 @@ class ImproveConfig(Config):
     )
     rounds: int = setting(4, "Rounds of `eco improve`, those before a stop included.", flat="rounds", gt=0)
     minutes: float | None = setting(None, "`eco improve` begins no further round after this time.", gt=0)
+    patience: int = setting(
+        3, "`eco improve` begins no further round after this many in a row that were taken back; 0: it does.", ge=0
+    )
     warmup_tasks: int = setting(
         0, "Tasks whose reference solutions are learnt before the first round.", flat="warmup-tasks", ge=0
     )

@@ -104,10 +104,11 @@ class Loop:
 
     @property
     def is_done(self) -> bool:
-        """Whether the rounds or the minutes that were asked for are used up."""
+        """Whether the rounds, the minutes or the patience that were asked for are used up."""
         assert self.head is not None, "begin comes first"
-        out_of_time = self.config.minutes is not None and self.head.seconds >= 60 * self.config.minutes
-        return self.head.round >= self.config.rounds or out_of_time
+        config, head = self.config, self.head
+        out_of_time = config.minutes is not None and head.seconds >= 60 * config.minutes
+        return head.round >= config.rounds or out_of_time or 0 < config.patience <= head.rejected
 
     def state_dict(self) -> dict[str, Any]:
         return self.head.as_json() if self.head else {}

@@ -33,7 +33,7 @@ CONTROLS: tuple[Control, ...] = ("random-reward", "more-pretraining", "frozen")
 
 SETTINGS = "settings.json"
 
-_FREE = {"rounds", "minutes", "start_after_steps", "generation_interval"}
+_FREE = {"rounds", "minutes", "patience", "start_after_steps", "generation_interval"}
 """Settings that may change when an arm goes on: how far it goes, and what only training reads."""
 
 
@@ -85,10 +85,12 @@ def open_run(name: str, given: Sequence[flags.Flag], *, quiet: bool) -> tuple[Pa
 
 
 def improve_recipe(run: Path, recipe: Recipe, *, controls: Sequence[Control] = (), quiet: bool = False) -> Improved:
-    """The method, or the control that the recipe names, and then `controls`; see `improve`."""
+    """The method, or the control that the recipe names, and then `controls` for as many rounds; see `improve`."""
     config = recipe.improve
-    for control in [config.control, *(control for control in controls if control != config.control)]:
-        _run_arm(run, recipe, config.model_copy(update={"control": control}), quiet)
+    rounds = _run_arm(run, recipe, config, quiet)
+    for control in controls:
+        if control != config.control:
+            _run_arm(run, recipe, config.model_copy(update={"control": control, "rounds": rounds}), quiet)
     arms = read_arms(run)
     return Improved(run, run / folder_of(config), arms, draw_curve([arm.folder for arm in arms], run / "improve.png"))
 
@@ -101,8 +103,8 @@ def folder_of(config: ImproveConfig) -> str:
     return "-".join(parts)
 
 
-def _run_arm(run: Path, recipe: Recipe, config: ImproveConfig, quiet: bool) -> None:
-    """One arm from its start, or from where it was stopped, to its figures."""
+def _run_arm(run: Path, recipe: Recipe, config: ImproveConfig, quiet: bool) -> int:
+    """One arm from its start, or from where it was stopped, to its figures. Returns how many rounds it has."""
     machine.prepare()
     folder = run / folder_of(config)
     with RunDirectory(run), ExitStack() as closing:
@@ -117,7 +119,9 @@ def _run_arm(run: Path, recipe: Recipe, config: ImproveConfig, quiet: bool) -> N
         loop.begin()
         while not loop.is_done:
             loop.round()
-        write_json(folder / RESULT, loop.result())
+        result = loop.result()
+        write_json(folder / RESULT, result)
+        return int(result["rounds"])
 
 
 def _teller(name: str, quiet: bool) -> Callable[[str], None]:

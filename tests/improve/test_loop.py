@@ -126,6 +126,15 @@ def test_a_planted_regression_is_taken_back_with_its_evidence(bench, half, tmp_p
     assert same_weights(began[0], old), "the next round starts from the weights before"
 
 
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_patience_is_used_up_by_rounds_that_were_taken_back(bench, half, tmp_path, monkeypatch, patience):
+    loop = bench.loop(tmp_path / "loop", patience=patience, rounds=9)
+    loop.begin()
+    planted(monkeypatch, lambda model: [p.mul_(30) for p in model.parameters()])
+    loop.round()
+    assert loop.head.rejected == 1 and loop.is_done == (patience == 1)
+
+
 def test_a_planted_improvement_is_kept_and_loaded_again(bench, tmp_path, monkeypatch):
     judge_by(monkeypatch, lambda completion: "return" in completion)
     settings = {"warmup_tasks": 12, "warmup_steps": 1, "gate__samples": 4, "learn__lr": 0.03, "learn__rows": 8}
