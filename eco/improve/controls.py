@@ -3,6 +3,9 @@
 random-reward: verdicts are shuffled over the round's attempts, so that as many pass, and which is chance.
 more-pretraining: what would have been sampled is spent on further steps on what the model knew before.
 frozen: no weight changes; what is left is the chance of drawing and of judging.
+
+Everything else is as in the method, the gate too: it takes back a control that falls, so that no gain over it is the
+control's loss.
 """
 
 import math

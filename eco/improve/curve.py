@@ -60,10 +60,8 @@ def curve(decisions: Sequence[dict[str, Any]]) -> list[Point]:
     """The points of a run's decisions: one before its first round, and one after each."""
     points = [_point(decisions[0]["round"] - 1, decisions[0]["before"], None)]
     for row in decisions:
-        takes_its_course = row["control"] != "none" and not row["stop"]  # a control, whatever the gate says
-        kept = row["promoted"] or takes_its_course
-        refused = None if kept else _measured(row["after"])[0]
-        points.append(_point(row["round"], row["after"] if kept else row["before"], refused))
+        refused = None if row["promoted"] else _measured(row["after"])[0]
+        points.append(_point(row["round"], row["after"] if row["promoted"] else row["before"], refused))
     return points
 
 

@@ -108,7 +108,8 @@ class Loop:
         assert self.head is not None, "begin comes first"
         config, head = self.config, self.head
         out_of_time = config.minutes is not None and head.seconds >= 60 * config.minutes
-        return head.round >= config.rounds or out_of_time or 0 < config.patience <= head.rejected
+        in_vain = config.control == "none" and 0 < config.patience <= head.rejected  # a control has its whole compute
+        return head.round >= config.rounds or out_of_time or in_vain
 
     def state_dict(self) -> dict[str, Any]:
         return self.head.as_json() if self.head else {}
@@ -219,11 +220,10 @@ class Loop:
         self.checkpoints.save(number, {"model": self.student.model.state_dict()})
         measured = self._measure(self.suites.gate, _GATE)
         decision = self._decide(head, measured, number)
-        keeps = decision.promote or (self.config.control != "none" and not decision.stop)  # a control takes its course
         self._record(head, number, version, decision, measured, update)
         if decision.stop:
             raise CanaryPassed(f"{_HOLE}; the evidence is in {self.decisions.path}")
-        if not keeps:
+        if not decision.promote:
             self.student.model.load_state_dict(before)
         elif version:
             self.store.promote(version)
@@ -231,20 +231,20 @@ class Loop:
         head = replace(
             head,
             round=number,
-            weights=number if keeps else head.weights,
+            weights=number if decision.promote else head.weights,
             corpus=head.corpus + update.corpus_windows,
-            rejected=0 if keeps else head.rejected + 1,
+            rejected=0 if decision.promote else head.rejected + 1,
             sampled_tokens=head.sampled_tokens + drawn.tokens,
             trained_tokens=head.trained_tokens + update.tokens,
             seconds=head.seconds + time.monotonic() - began,
-            current=measured.as_json() if keeps else head.current,
-            best=_best(head.best, measured) if keeps else head.best,
+            current=measured.as_json() if decision.promote else head.current,
+            best=_best(head.best, measured) if decision.promote else head.best,
             curriculum=self.curriculum.state_dict(),
             learner=self.updates.state_dict(),
         )
         head.write(self.folder / HEAD)
         self._prune(head)
-        self.say(f"round {number}: {'kept' if keeps else 'taken back'}, {decision.reason}; {_told(measured)}")
+        self.say(f"round {number}: {'kept' if decision.promote else 'taken back'}, {decision.reason}; {_told(measured)}")
         return head, decision
 
     def _learn(self, head: Head, number: int) -> tuple[str | None, Drawn, Update]:
@@ -270,7 +270,7 @@ class Loop:
         """Writes the attempts, and those that passed into a version of the store that does not count yet.
 
         Raises:
-            NothingPasses: none has. A control takes its course nevertheless.
+            NothingPasses: none has. A control goes on nevertheless.
         """
         if self.config.control == "more-pretraining":
             return None

@@ -18,8 +18,8 @@ def measured(*passed):
 LOW, BAD, HIGH = measured(0, 1, 2, 1), measured(0, 0, 1, 0), measured(2, 4, 3, 3)
 
 
-def row(number, before, after, promoted, control="none", stop=False):
-    decision = {"promoted": promoted, "stop": stop}
+def row(number, before, after, promoted, control="none"):
+    decision = {"promoted": promoted, "stop": False}
     return {"round": number, "control": control, **decision, "before": before, "after": after}
 
 
@@ -40,13 +40,6 @@ def test_a_round_taken_back_leaves_the_curve_where_it_was():
     ]  # fmt: skip
     assert (points[2].low, points[2].high) == interval([0.5, 1, 0.75, 0.75], seed=0)
     assert points[0].low < 0.25 < points[0].high
-
-
-def test_a_control_takes_its_course():
-    rows = [row(1, LOW, BAD, False, "random-reward"), row(2, BAD, LOW, True, "random-reward")]
-    assert [(p.value, p.refused) for p in curve(rows)] == [(0.25, None), (0.0625, None), (0.25, None)]
-    stopped = curve([row(1, LOW, HIGH, False, "random-reward", stop=True)])
-    assert [(p.value, p.refused) for p in stopped] == [(0.25, None), (0.25, 0.75)]
 
 
 def pixels(path):

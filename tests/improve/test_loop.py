@@ -302,10 +302,9 @@ def test_each_way_of_learning_makes_a_round(bench, tmp_path, monkeypatch, settin
 def test_random_rewards_keep_the_number_of_passes_and_not_which(bench, tmp_path, monkeypatch, half):
     found = {}
     for control in ("none", "random-reward"):
-        loop = bench.run(tmp_path / control, rounds=1, control=control, tasks_per_round=8)
+        bench.run(tmp_path / control, rounds=1, control=control, tasks_per_round=8)
         lines = (tmp_path / control / "attempts/round_0001.jsonl").read_text().splitlines()
         found[control] = [json.loads(line) for line in lines]
-        assert control == "none" or loop.head.weights == 1, "a control takes its course"
     texts = [[one["completion"] for one in found[control]] for control in found]
     outcomes = [[one["outcome"] for one in found[control]] for control in found]
     assert texts[0] == texts[1] and sorted(outcomes[0]) == sorted(outcomes[1]) and outcomes[0] != outcomes[1]
@@ -315,7 +314,8 @@ def test_a_control_goes_on_where_nothing_passes(bench, tmp_path, monkeypatch):
     judge_by(monkeypatch, lambda completion: "return" in completion and len(completion) > 30)
     for control in ("random-reward", "frozen", "more-pretraining"):
         loop = bench.run(tmp_path / control, rounds=1, control=control)
-        assert (loop.head.round, loop.head.weights) == (1, 1)
+        assert loop.head.round == 1 and not loop.is_done
+        assert loop.head.weights == (1 if loop.decisions.read()[0]["promoted"] else 0)
 
 
 @pytest.mark.parametrize("objective", ["expert", "grpo"])
