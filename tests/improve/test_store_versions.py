@@ -264,3 +264,18 @@ def test_a_row_comes_back_whatever_its_text(prompt, completion):
     one = Row(**{**vars(row(1)), "prompt": prompt, "completion": completion})
     assert one.line().endswith("\n") and one.line().count("\n") == 1 and one.line().isascii()
     assert Row.read(one.line()) == one
+
+
+def test_going_on_is_possible_after_going_back_from_a_damaged_version(store):
+    store.rollback("v0001")
+    (store.folder / "v0002/manifest.json").write_text("{}")
+    store.discard_after(1)
+    assert store.head == "v0001" and store.rows() == [row(1), row(2)]
+
+
+@pytest.mark.parametrize(("folder", "named"), [("improve", ""), ("improve-frozen", " --folder improve-frozen")])
+def test_the_remedy_is_for_the_store_that_is_damaged(store, tmp_path, folder, named):
+    other = shutil.copytree(store.folder, tmp_path / folder / "store")
+    (other / "HEAD.json").unlink()
+    with pytest.raises(Damaged, match=f"`eco store rollback RUN v0003{named}`"):
+        VerifiedStore(other).rows()

@@ -154,7 +154,7 @@ class VerifiedStore:
         if not self.exists:
             return
         self._prepare()
-        late = [version for version in self.versions() if self.manifest(version).round > round]
+        late = [version for version in self.versions() if self._is_later(version, round)]
         head = self.head
         while head in late:
             head = self.manifest(head).parent
@@ -234,6 +234,13 @@ class VerifiedStore:
             raise Damaged(f"{path} has been altered or cut: its digest differs from that in the manifest")
         return [Row.read(line) for line in data.splitlines()]
 
+    def _is_later(self, version: str, round: int) -> bool:
+        """A damaged manifest names no round: its version lies where it is, and whatever counts on it finds out."""
+        try:
+            return self._manifest(version).round > round
+        except Damaged:
+            return False
+
     def _check_known(self, version: str) -> None:
         if version != EMPTY and version not in self.versions():
             raise ValueError(
@@ -243,7 +250,9 @@ class VerifiedStore:
     def _with_remedy(self, error: Damaged) -> Damaged:
         """The error, and the newest version with a sound chain, to which the user can go back."""
         sound = next(filter(self._is_sound, reversed(self.versions())), EMPTY)
-        return Damaged(f"{error}; put the file back, or go back to a sound version: `eco store rollback RUN {sound}`")
+        loop = self.folder.absolute().parent.name
+        which = sound if loop == "improve" else f"{sound} --folder {loop}"  # else it would be the method's store
+        return Damaged(f"{error}; put the file back, or go back to a sound version: `eco store rollback RUN {which}`")
 
     def _is_sound(self, version: str) -> bool:
         try:
