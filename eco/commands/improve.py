@@ -41,7 +41,9 @@ def show(improved: Improved) -> None:
     for line in verdict(improved.arms):
         console.print(line, markup=False)
     console.print(f"{improved.folder}\ncurve: {improved.curve}", markup=False)
-    console.print(f"go on: eco generate {improved.run} --checkpoint improved --prompt 'def solve(text):'", markup=False)
+    if improved.folder.name == "improve":  # the one that `--checkpoint improved` means
+        line = f"go on: eco generate {improved.run} --checkpoint improved --prompt 'def solve(text):'"
+        console.print(line, markup=False)
 
 
 def verdict(arms: Sequence[Arm]) -> list[str]:
@@ -51,8 +53,8 @@ def verdict(arms: Sequence[Arm]) -> list[str]:
     lines = [f"gain over {control}: {gained}" for control, gained in over.items() if gained]
     if missing := [control for control, gained in over.items() if not gained]:
         lines.append(
-            f"no result yet without controls of the same seed and as many rounds: eco improve RUN --control "
-            f"{' | '.join(missing)}"
+            "no result yet without controls of the same objective, seed and rounds: eco improve RUN --control "
+            + " | ".join(missing)
         )
     return lines
 

@@ -80,11 +80,16 @@ def gain(arms: Sequence[Arm]) -> Gain:
 
 
 def gain_over(arms: Sequence[Arm], controls: Sequence[Arm]) -> Gain | None:
-    """After the one against after the other, on the same tasks, by the same seed, after as many rounds; None where
-    there are no two such arms."""
-    beside = {(control.seed, control.rounds, control.learnt): control.after for control in controls}
-    keys = [(arm.seed, arm.rounds, arm.learnt) for arm in arms]
+    """After the one against after the other, on the same tasks, by the same objective and seed, after as many rounds;
+    None where there are no two such arms."""
+    beside = {_settings(control): control.after for control in controls}
+    keys = [_settings(arm) for arm in arms]
     return _gain([(beside[key], arm.after, arm.learnt) for key, arm in zip(keys, arms, strict=True) if key in beside])
+
+
+def _settings(arm: Arm) -> tuple[str, int, int, str]:
+    """What two arms must have in common."""
+    return arm.objective, arm.seed, arm.rounds, arm.learnt
 
 
 def _gain(pairs: Sequence[tuple[Measurement, Measurement, str]]) -> Gain | None:

@@ -16,8 +16,8 @@ def measured(rates, samples=4):
     return Measurement({"sums": suite, "other": Suite(1, {"x": Checked(1, 1)})}, 0.5, 1.0, 2.0)
 
 
-def arm(tmp_path, before, after, control="none", seed=0, rounds=2):
-    return Arm(tmp_path, control, "expert", seed, rounds, 1.0, measured(before), measured(after))
+def arm(tmp_path, before, after, control="none", seed=0, rounds=2, objective="expert"):
+    return Arm(tmp_path, control, objective, seed, rounds, 1.0, measured(before), measured(after))
 
 
 def drawn(dice, tasks=30):
@@ -100,3 +100,12 @@ def test_a_damaged_result_is_named(tmp_path, damage):
     (write(tmp_path, "improve", "none", 0) / RESULT).write_text(damage)
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'improve' / RESULT} is damaged")):
         read_arms(tmp_path)
+
+
+def test_arms_of_different_objectives_are_not_held_against_each_other(tmp_path):
+    dice = np.random.default_rng(5)
+    start = drawn(dice)
+    method = arm(tmp_path, start, again(dice, start), objective="grpo")
+    controls = [arm(tmp_path, start, again(dice, start), "frozen", objective=name) for name in ("expert", "grpo")]
+    assert gain_over([method], controls[:1]) is None
+    assert gain_over([method], controls) == gain_over([method], controls[1:])
