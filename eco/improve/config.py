@@ -68,6 +68,11 @@ class ImproveConfig(Config):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if bool(self.warmup_tasks) != bool(self.warmup_steps):
+            raise ValueError(
+                f"warmup_tasks is {self.warmup_tasks} and warmup_steps {self.warmup_steps}: a warm-up takes both; set "
+                "both above 0, or leave both at 0"
+            )
         if self.labels == "majority" and self.max_retries:
             raise ValueError("a majority shows no error to answer to; set max_retries to 0, or labels to tests")
         if self.objective.name != "expert" and self.samples < 2:

@@ -46,6 +46,8 @@ def draw(engine: Engine, tasks: Sequence[Task], sandbox: Sandbox, config: Improv
     if config.max_retries:
         further += flat(retries(engine, groups, sandbox, sampling, config.max_retries))
     if config.objective.name == "igrpo":
+        if config.control == "random-reward":  # the best draft of each task is shown: best by chance too
+            groups = shuffled(groups, hash_of((seed, 0)))
         further += flat(groups)
         groups = _labelled(refine(engine, groups, sandbox, sampling, config.samples), sandbox, config)
     if config.control == "random-reward":

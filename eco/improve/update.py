@@ -99,7 +99,7 @@ def draw_and_update_with_trl(
         made = [Attempt(task, task.prompt, Completion(text, [], [], [], "stop"), verdict)
                 for (task, text), verdict in zip(answers, verdicts, strict=True)]  # fmt: skip
         if config.control == "random-reward":
-            (made,) = shuffled([made], hash_of((config.seed, round, len(groups))))
+            (made,) = shuffled([made], hash_of((config.seed, round, sum(map(len, groups.values())))))
         for one in made:
             groups.setdefault(one.task.name, []).append(one)
         return [reward(one, config.objective) if one.judged else None for one in made]
