@@ -244,7 +244,9 @@ class Loop:
         )
         head.write(self.folder / HEAD)
         self._prune(head)
-        self.say(f"round {number}: {'kept' if decision.promote else 'taken back'}, {decision.reason}; {_told(measured)}")
+        self.say(
+            f"round {number}: {'kept' if decision.promote else 'taken back'}, {decision.reason}; {_told(measured)}"
+        )
         return head, decision
 
     def _learn(self, head: Head, number: int) -> tuple[str | None, Drawn, Update]:
@@ -333,7 +335,10 @@ class Loop:
     def _canaries_passed(self, number: int) -> int:
         sampling = self.config.sampling(hash_of((self.config.seed, number)))
         groups = attempt(self.engine, self.suites.canaries, self._sandbox, sampling, self.config.samples)
-        return sum(one.passed for group in groups for one in group)
+        passed = [one for group in groups for one in group if one.passed]
+        if passed:  # what has found a hole in the check is to be looked at
+            write_attempts(self.folder / "attempts" / f"canaries_{number:04}.jsonl", passed)
+        return len(passed)
 
     def _record(
         self, head: Head, number: int, version: str | None, decision: Decision, measured: Measurement, update: Update

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from eco.files import write_json
 from eco.improve.arms import RESULT, Arm, read_arms
 from eco.improve.config import Control, ImproveConfig
 from eco.improve.curve import draw_curve
-from eco.improve.head import HEAD, START
+from eco.improve.head import HEAD, START, Head
 from eco.improve.start import copy_start
 from eco.jobs.language import LanguageWork, text_of
 from eco.jobs.load import load_language
@@ -135,7 +136,8 @@ def _teller(name: str, quiet: bool) -> Callable[[str], None]:
 
 
 def _keep_settings(folder: Path, config: ImproveConfig, step: int) -> None:
-    """Writes down what the arm is made with; refuses to go on with other settings.
+    """Writes down what the arm is made with; refuses to go on with other settings once a round is done. Before that
+    there is nothing but a start, which is begun anew.
 
     Raises:
         ValueError: the folder was begun with others; the message names them.
@@ -148,7 +150,11 @@ def _keep_settings(folder: Path, config: ImproveConfig, step: int) -> None:
     old = _read_settings(folder)
     changed = [f"{name} {old.get(name)}, now {own.get(name)}" for name in sorted(own.keys() | old.keys())
                if own.get(name) != old.get(name) and name not in _FREE]  # fmt: skip
-    if changed:
+    head = Head.read(folder / HEAD)
+    if changed and (head is None or head.round == 0):
+        shutil.rmtree(folder)
+        _keep_settings(folder, config, step)
+    elif changed:
         raise ValueError(
             f"{folder} was begun with other settings: {'; '.join(changed)}. Leave them as they were, take another "
             "--improve-seed, or move the folder aside to begin anew"

@@ -77,8 +77,8 @@ class TrainedSolver:
 
 
 def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") -> Trained | TrainedSolver:
-    """Loads `best`, `last`, the given step, or what the loop has `improved`. Averaged weights are taken where the run
-    kept them.
+    """Loads `best`, `last`, the given step, or what the loop has `improved`, of another arm by the name of its folder
+    (`improve-seed-1`). Averaged weights are taken where the run kept them.
 
     Raises:
         ValueError: no run directory, no such checkpoint, or one that is damaged.
@@ -142,8 +142,8 @@ def _filled(model: AnyModel, parts: dict[str, Any]) -> AnyModel:
 
 
 def _choose(run: str | Path, name: str) -> Path:
-    if name == "improved":
-        return _improved(existing_run(run).path / "improve")
+    if name.startswith("improve"):
+        return _improved(existing_run(run).path / ("improve" if name == "improved" else name))
     checkpoints = open_checkpoints(run)
     entries = checkpoints.entries()
     if not entries:
@@ -163,5 +163,5 @@ def _improved(folder: Path) -> Path:
     """The weights that the loop's head points to."""
     head = Head.read(folder / HEAD)
     if head is None:
-        raise ValueError(f"{folder.parent} has not been improved; `eco improve {folder.parent}` does that")
+        raise ValueError(f"nothing was improved in {folder}; `eco improve {folder.parent}` does that")
     return folder / "checkpoints" / f"step_{head.weights:08d}"

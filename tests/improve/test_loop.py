@@ -182,6 +182,8 @@ def test_a_passed_canary_stops_the_run_each_time_it_is_tried(bench, tmp_path, mo
         assert written["stop"] is True and written["promoted"] is False
         assert next(c for c in written["checks"] if c["name"] == "canaries")["evidence"]["passed"] > 0
         assert same_weights(weights(loop), old) and content(tmp_path / "loop")["head.json"] == before
+        found = (tmp_path / "loop/attempts/canaries_0001.jsonl").read_text().splitlines()
+        assert all(json.loads(line)["task"].startswith("canary/") for line in found) and found
         loop = bench.loop(tmp_path / "loop")
         loop.begin()
 

@@ -186,6 +186,8 @@ def test_nothing_passes(eco, run):
     assert "none of 64 attempts at arithmetic:9 passed" in message and "take easier tasks" in message
     head = content(run / "improve")["head.json"]
     assert (head["round"], head["weights"]) == (0, 0)
+    improve(str(run), SUMS | {"improve.rounds": 1})  # what the message advises: no round stands in the way
+    assert content(run / "improve")["head.json"]["round"] == 1
 
 
 @pytest.mark.parametrize("file", ["settings.json", "result.json", "head.json"])
