@@ -6,7 +6,7 @@ from eco.commands.improve import show, summary
 from eco.commands.results import show_result
 from eco.improve.config import Control
 from eco.jobs.improve import Improved, improve_recipe
-from eco.jobs.train import train_recipe
+from eco.jobs.train import train_recipe, was_stopped
 
 USAGE = """usage: eco demo [--KEY VALUE ...] [--json]
 
@@ -28,6 +28,8 @@ def run(words: list[str]) -> int:
     result = train_recipe(recipe, "demo", quiet=as_json)
     if not as_json:
         show_result(result)
+    if was_stopped(result.reason):
+        return 0
     improved = improve_recipe(result.run, recipe, controls=(CONTROL,), quiet=as_json)
     if as_json:
         print_json({**result.summary(), "improve": summary(improved)})

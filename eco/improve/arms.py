@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
-from eco.evaluation.bootstrap import interval
+from eco.evaluation.bootstrap import interval_over_runs
 from eco.improve.measure import Measurement, gains
 
 RESULT = "result.json"
@@ -73,7 +74,7 @@ def read_arms(run: Path) -> list[Arm]:
 
 
 def gain(arms: Sequence[Arm]) -> Gain:
-    """What the arms of one kind have gained, after against before, over the tasks of all seeds."""
+    """What the arms of one kind have gained, after against before, over the seeds and their tasks."""
     gained = _gain([(arm.before, arm.after, arm.learnt) for arm in arms])
     assert gained, "both are of the same tasks"
     return gained
@@ -93,5 +94,6 @@ def _settings(arm: Arm) -> tuple[str, int, int, str]:
 
 
 def _gain(pairs: Sequence[tuple[Measurement, Measurement, str]]) -> Gain | None:
-    differences = [gain for before, after, name in pairs for gain in gains(before.suites[name], after.suites[name])]
-    return Gain(sum(differences) / len(differences), *interval(differences, seed=0)) if differences else None
+    both = [gains(before.suites[name], after.suites[name]) for before, after, name in pairs]
+    runs = [differences for differences in both if differences]
+    return Gain(mean(map(mean, runs)), *interval_over_runs(runs, seed=0)) if runs else None

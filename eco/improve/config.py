@@ -35,7 +35,7 @@ class ImproveConfig(Config):
         ge=0,
     )
     rounds: int = setting(4, "Rounds of `eco improve`, those before a stop included.", flat="rounds", gt=0)
-    minutes: float | None = setting(None, "`eco improve` begins no further round after this time.", gt=0)
+    minutes: float | None = setting(None, "`eco improve` begins no second or further round after this time.", gt=0)
     patience: int = setting(
         3, "`eco improve` begins no further round after this many in a row that were taken back; 0: it does.", ge=0
     )

@@ -4,8 +4,7 @@ random-reward: verdicts are shuffled over the round's attempts, so that as many 
 more-pretraining: what would have been sampled is spent on further steps on what the model knew before.
 frozen: no weight changes; what is left is the chance of drawing and of judging.
 
-Everything else is as in the method, the gate too: it takes back a control that falls, so that no gain over it is the
-control's loss.
+Everything else is as in the method but for the gate, which is kinder to them: see `as_control`.
 """
 
 import math
@@ -15,6 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from eco.improve.attempt import Attempt
+from eco.improve.gate import Decision
+from eco.improve.measure import Measurement
 
 
 def shuffled(groups: Sequence[Sequence[Attempt]], seed: int) -> list[list[Attempt]]:
@@ -29,3 +30,13 @@ def extra_steps(sampled_tokens: int, tokens_per_step: float) -> int:
     """Further training steps that cost no less than sampling would have: each sampled token, which takes a forward
     pass, is counted as a trained one, which takes three times that."""
     return math.ceil(sampled_tokens / tokens_per_step)
+
+
+def as_control(decision: Decision, before: Measurement, after: Measurement) -> Decision:
+    """What becomes of a control's round: it is kept wherever it did not fall on the gate's tasks.
+
+    So small gains, which a gate that wants to be sure takes back, add up, and no gain over a control is its loss.
+    """
+    keeps = not decision.stop and after.over(before) >= 0
+    reason = f"a control that fell by {-after.over(before):.3f}" if not keeps else "a control that did not fall"
+    return replace(decision, promote=keeps, reason=f"{reason}; the method would have {decision.reason}")

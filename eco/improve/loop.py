@@ -17,6 +17,7 @@ import torch
 
 from eco.improve.attempt import Attempt, reference, write_attempts
 from eco.improve.config import ImproveConfig
+from eco.improve.controls import as_control
 from eco.improve.curriculum import Curriculum
 from eco.improve.decisions import Decisions
 from eco.improve.draw import Drawn, draw, most_tokens, why_nothing_passed
@@ -91,6 +92,7 @@ class Loop:
         self.curriculum = Curriculum(len(suites.pool), config.curriculum, config.seed)
         self._sandbox = sandbox
         self.say = say
+        self._updated: Row = {}
         self.store = VerifiedStore(folder / "store")
         self.decisions = Decisions(folder / "decisions.jsonl")
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=2**31)  # what is no longer needed goes by _prune
@@ -107,7 +109,7 @@ class Loop:
         """Whether the rounds, the minutes or the patience that were asked for are used up."""
         assert self.head is not None, "begin comes first"
         config, head = self.config, self.head
-        out_of_time = config.minutes is not None and head.seconds >= 60 * config.minutes
+        out_of_time = config.minutes is not None and head.round > 0 and head.seconds >= 60 * config.minutes
         in_vain = config.control == "none" and 0 < config.patience <= head.rejected  # a control has its whole compute
         return head.round >= config.rounds or out_of_time or in_vain
 
@@ -154,7 +156,7 @@ class Loop:
         head.write(self.folder / START)
         head.write(self.folder / HEAD)
         self.head = head
-        self.say(f"before the first round: {_told(measured)}")
+        self.say(f"before the first round: {measured}")
 
     def round(self) -> Decision:
         """One round: choose, draw, run, admit, learn, measure, decide, keep or go back.
@@ -209,7 +211,7 @@ class Loop:
     def row(self) -> Row:
         """Where it stands, for metrics.jsonl."""
         assert self.head is not None, "begin comes first"
-        row: Row = {"improve_round": self.head.round, "improve_weights": self.head.weights}
+        row: Row = {"improve_round": self.head.round, "improve_weights": self.head.weights, **self._updated}
         for name, suite in Measurement.from_json(self.head.current).suites.items():
             row[f"improve_pass_at_1/{name}"] = suite.pass_at_1
         return row
@@ -217,6 +219,7 @@ class Loop:
     def _round(self, head: Head, before: Weights) -> tuple[Head, Decision]:
         began, number = time.monotonic(), head.round + 1
         version, drawn, update = self._learn(head, number)
+        self._updated = update.row
         self.checkpoints.save(number, {"model": self.student.model.state_dict()})
         measured = self._measure(self.suites.gate, _GATE)
         decision = self._decide(head, measured, number)
@@ -227,7 +230,7 @@ class Loop:
             self.student.model.load_state_dict(before)
         elif version:
             self.store.promote(version)
-        self.updates.observe(_gain(head, measured, self.suites.learnt))
+        self.updates.observe(measured.over(Measurement.from_json(head.current)))
         head = replace(
             head,
             round=number,
@@ -244,9 +247,7 @@ class Loop:
         )
         head.write(self.folder / HEAD)
         self._prune(head)
-        self.say(
-            f"round {number}: {'kept' if decision.promote else 'taken back'}, {decision.reason}; {_told(measured)}"
-        )
+        self.say(f"round {number}: {'kept' if decision.promote else 'taken back'}, {decision.reason}; {measured}")
         return head, decision
 
     def _learn(self, head: Head, number: int) -> tuple[str | None, Drawn, Update]:
@@ -284,7 +285,8 @@ class Loop:
     def _append(self, attempts: Sequence[Attempt], number: int, source: Literal["model", "reference"]) -> str | None:
         sampling = self.config.sampling(hash_of((self.config.seed, number))) if source == "model" else None
         model, stored = weights_digest(self.student.model), self.store.rows()
-        tier: Literal["A", "B"] = "A" if self.config.labels == "tests" or source == "reference" else "B"
+        by_tests = self.config.labels == "tests" and self.config.control != "random-reward"
+        tier: Literal["A", "B"] = "A" if by_tests or source == "reference" else "B"
         origin = Origin(number, model, sampling.model_dump(mode="json") if sampling else {}, source, tier)
         admitted = admit(attempts, stored, origin, self._contamination, self._sandbox, self.config.store)
         if not admitted.rows:
@@ -312,10 +314,9 @@ class Loop:
             reload_difference=reload_difference(model, reloaded, probe),
             canaries_passed=self._canaries_passed(number) if math.isfinite(measured.bits_per_byte) else 0,
         )
-        return decide(
-            Measurement.from_json(head.current), measured, Measurement.from_json(head.start), head.best, facts,
-            self.config.gate, self.config.seed,
-        )  # fmt: skip
+        before, start = (Measurement.from_json(found) for found in (head.current, head.start))
+        decision = decide(before, measured, start, head.best, facts, self.config.gate, self.config.seed)
+        return decision if self.config.control == "none" else as_control(decision, before, measured)
 
     def _warmed_up(self, head: Head) -> Head:
         """Learns the reference solutions of the warm-up tasks; they become the first version of the store."""
@@ -390,14 +391,5 @@ class Loop:
                 self.checkpoints.remove(entry)
 
 
-def _gain(head: Head, measured: Measurement, suite: str) -> float:
-    return measured.suites[suite].pass_at_1 - Measurement.from_json(head.current).suites[suite].pass_at_1
-
-
 def _best(best: Mapping[str, float], measured: Measurement) -> dict[str, float]:
     return {name: max(best[name], suite.pass_at_1) for name, suite in measured.suites.items()}
-
-
-def _told(measured: Measurement) -> str:
-    figures = [f"{name} pass@1 {100 * suite.pass_at_1:.1f} %" for name, suite in measured.suites.items()]
-    return ", ".join([*figures, f"{measured.bits_per_byte:.3f} bits per byte"])

@@ -63,6 +63,14 @@ class Measurement:
     def learnt(self) -> str:
         return next(iter(self.suites))
 
+    def over(self, before: "Measurement") -> float:
+        """How much higher pass@1 of the set that is learnt is than before."""
+        return self.suites[self.learnt].pass_at_1 - before.suites[self.learnt].pass_at_1
+
+    def __str__(self) -> str:
+        figures = [f"{name} pass@1 {100 * suite.pass_at_1:.1f} %" for name, suite in self.suites.items()]
+        return ", ".join([*figures, f"{self.bits_per_byte:.3f} bits per byte"])
+
     def as_json(self) -> dict[str, Any]:
         """With pass@1 and pass@k of each suite, which `from_json` computes anew."""
         suites = {

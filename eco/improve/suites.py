@@ -45,6 +45,8 @@ def open_suites(config: ImproveConfig, tokenizer: Tokenizer, context: int) -> Su
         ValueError: a set that cannot be had; tasks that take more tokens than the context has.
     """
     learnt, others = _names(config.tasks), _names(config.domains)
+    if len({*learnt, *others}) < len(learnt) + len(others):
+        raise ValueError(f"improve.tasks {config.tasks} and improve.domains {config.domains} name a set twice")
     drawn = [task for name in learnt for task in name.open("train", config.pool, config.seed)]
     pool = _with_room(drawn, tokenizer, context, config.tasks)
     gate, test = {}, {}

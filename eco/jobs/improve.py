@@ -19,11 +19,12 @@ from eco.improve.arms import RESULT, Arm, read_arms
 from eco.improve.config import Control, ImproveConfig
 from eco.improve.curve import draw_curve
 from eco.improve.head import HEAD, START, Head
+from eco.improve.loop import Loop, NothingPasses
 from eco.improve.start import copy_start
 from eco.jobs.language import LanguageWork, text_of
 from eco.jobs.load import load_language
 from eco.jobs.loop import open_loop
-from eco.jobs.train import train_recipe
+from eco.jobs.train import train_recipe, was_stopped
 from eco.observe.run import RunDirectory, existing_run
 from eco.recipe import Recipe
 from eco.training.precision import Precision
@@ -73,6 +74,8 @@ def open_run(name: str, given: Sequence[flags.Flag], *, quiet: bool) -> tuple[Pa
         recipe = recipes.load(name, given)
         text_of(recipe)
         trained = train_recipe(recipe, name, quiet=quiet)
+        if was_stopped(trained.reason):
+            raise ValueError(f"the training was stopped ({trained.reason}); the same command goes on with it")
         return trained.run, recipe
     own, wanted = recipes.load(name), recipes.load(name, given)
     changed = [key for (key, _, old), (_, _, new) in zip(recipes.settings(own), recipes.settings(wanted), strict=True)
@@ -91,7 +94,8 @@ def improve_recipe(run: Path, recipe: Recipe, *, controls: Sequence[Control] = (
     rounds = _run_arm(run, recipe, config, quiet)
     for control in controls:
         if control != config.control:
-            _run_arm(run, recipe, config.model_copy(update={"control": control, "rounds": rounds}), quiet)
+            as_much = {"control": control, "rounds": rounds, "minutes": None}
+            _run_arm(run, recipe, config.model_copy(update=as_much), quiet)
     arms = read_arms(run)
     return Improved(run, run / folder_of(config), arms, draw_curve([arm.folder for arm in arms], run / "improve.png"))
 
@@ -118,11 +122,26 @@ def _run_arm(run: Path, recipe: Recipe, config: ImproveConfig, quiet: bool) -> i
         _share_start(run, folder)
         loop = open_loop(config, work, recipe, precision, folder, closing, say)
         loop.begin()
-        while not loop.is_done:
-            loop.round()
+        _make_rounds(loop)
         result = loop.result()
         write_json(folder / RESULT, result)
         return int(result["rounds"])
+
+
+def _make_rounds(loop: Loop) -> None:
+    """All rounds that are left. Where nothing passes any more it ends with what it has reached.
+
+    Raises:
+        NothingPasses: in the first round.
+    """
+    while not loop.is_done:
+        try:
+            loop.round()
+        except NothingPasses as error:
+            if loop.state_dict()["round"] == 0:
+                raise
+            loop.say(str(error))
+            return
 
 
 def _teller(name: str, quiet: bool) -> Callable[[str], None]:

@@ -32,6 +32,8 @@ def open_loop(
     Raises:
         ValueError: the tasks or the sandbox cannot be had, or what lies in the folder is damaged.
     """
+    if precision.scaler.is_enabled():
+        raise ValueError("the loop does not scale its losses, which fp16 needs; take --precision bf16 or fp32")
     suites = open_suites(config, work.tokenizer, work.model.config.context)
     sandbox = closing.enter_context(Sandbox(config.sandbox))
     student = Student(

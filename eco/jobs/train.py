@@ -179,7 +179,7 @@ class _Job:
         except BaseException as error:
             self._crashed(error)
             raise
-        stopped = reason in (*signal.Signals.__members__, STOPPED_ELSEWHERE)
+        stopped = was_stopped(reason)
         if self.recording:
             self.recording.finish("stopped" if stopped else "finished", self.trainer.step)
         if stopped or not self.world.is_main:
@@ -367,6 +367,11 @@ class _Job:
             next_command=self.work.next_command(self.run.path),
             is_main=self.world.is_main,
         )
+
+
+def was_stopped(reason: str) -> bool:
+    """Whether a job ended before its time, by a signal."""
+    return reason in (*signal.Signals.__members__, STOPPED_ELSEWHERE)
 
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def photographed(monkeypatch, folder, pictures, work):
 def decided(monkeypatch, promote):
     """The gate's answer is given; all that it measures is measured."""
     monkeypatch.setattr("eco.improve.loop.decide", lambda *given: replace(decide(*given), promote=promote))
+    monkeypatch.setattr("eco.improve.loop.as_control", lambda decision, *_: decision)
 
 
 def test_killed_at_any_moment_of_a_round_the_next_start_makes_the_same(bench, half, tmp_path, monkeypatch):
@@ -292,7 +293,7 @@ def test_each_way_of_learning_makes_a_round(bench, tmp_path, monkeypatch, settin
     (written,) = loop.decisions.read()
     assert written["update"] and loop.head.sampled_tokens > 0 and loop.head.trained_tokens > 0
     own = loop.store.own_rows(written["store"])
-    assert {row.tier for row in own} == {"B" if settings.get("labels") == "majority" else "A"}
+    assert {row.tier for row in own} == {"B" if "majority" in settings.values() or "control" in settings else "A"}
     assert {row.source for row in own} == {"model"}
     if settings.get("max_retries"):
         lines = (tmp_path / "loop/attempts/round_0001.jsonl").read_text().splitlines()
@@ -307,6 +308,8 @@ def test_random_rewards_keep_the_number_of_passes_and_not_which(bench, tmp_path,
         bench.run(tmp_path / control, rounds=1, control=control, tasks_per_round=8)
         lines = (tmp_path / control / "attempts/round_0001.jsonl").read_text().splitlines()
         found[control] = [json.loads(line) for line in lines]
+    chance = bench.loop(tmp_path / "random-reward").store
+    assert {row.tier for row in chance.own_rows(chance.versions()[-1])} == {"B"}
     texts = [[one["completion"] for one in found[control]] for control in found]
     outcomes = [[one["outcome"] for one in found[control]] for control in found]
     assert texts[0] == texts[1] and sorted(outcomes[0]) == sorted(outcomes[1]) and outcomes[0] != outcomes[1]

@@ -50,7 +50,7 @@ def test_only_full_passes_are_admitted(admitted):
 
 def test_a_row_says_where_it_comes_from(admitted):
     (row,) = admitted([tried(TASK, "    return x\n")]).rows
-    assert (row.task, row.set_name, row.prompt, row.completion) == ("set:1/a", "set:1", TASK.prompt, "    return x\n")
+    assert (row.task, row.prompt, row.completion) == ("set:1/a", TASK.prompt, "    return x\n")
     assert (row.source, row.tier, row.retry, row.round, row.outcome, row.score) == ("model", "A", 0, 1, "pass", 1.0)
     assert (row.sampling, row.model, row.tests) == (ORIGIN.sampling, ORIGIN.model, task_digest(TASK))
     assert task_digest(TASK) == task_digest(Given(*vars(TASK).values())) != task_digest(OTHER)

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from small_run import SMALL_PUZZLES
 import eco as package
 from eco.commands.improve import CONTROLS, verdict
 from eco.improve.arms import read_arms
+from eco.improve.loop import Loop, NothingPasses
 from eco.jobs.improve import improve
 from eco.sandbox import levels
 
@@ -152,6 +154,7 @@ def test_settings_of_what_is_trained_cannot_change(eco, run):
         ({"improve.tasks": "synthesis:4", "improve.objective.name": "grpo", "improve.samples": 1}, "set samples to 2"),
         ({"improve.warmup_tasks": 500}, "leaves none of the 120 tasks of arithmetic:1"),
         ({"improve.temperature": 0}, "greater than 0"),
+        ({"improve.domains": "arithmetic:1"}, "name a set twice"),
     ],
 )
 def test_settings_that_cannot_be(eco, run, given, message):
@@ -188,6 +191,32 @@ def test_nothing_passes(eco, run):
     assert (head["round"], head["weights"]) == (0, 0)
     improve(str(run), SUMS | {"improve.rounds": 1})  # what the message advises: no round stands in the way
     assert content(run / "improve")["head.json"]["round"] == 1
+
+
+def test_where_nothing_passes_any_more_an_arm_ends_with_what_it_has(run, monkeypatch):
+    made = Loop.round
+
+    def round(loop):
+        if loop.head.round:
+            raise NothingPasses("no attempt passed")
+        return made(loop)
+
+    monkeypatch.setattr(Loop, "round", round)
+    improved = improve(str(run), SUMS | {"improve.rounds": 3}, controls=["frozen"])
+    assert [(arm.control, arm.rounds) for arm in improved.arms] == [("none", 1), ("frozen", 1)]
+
+
+def test_a_training_that_is_stopped_is_not_improved(eco, tiny, monkeypatch):
+    monkeypatch.setattr("eco.training.trainer.Trainer._asked_to_stop", lambda self, signals: "SIGINT")
+    assert "training was stopped (SIGINT)" in failing(eco("improve", tiny, "--output-dir", "half"))
+    assert not Path("half/improve").exists()
+
+
+def test_losses_that_need_scaling_are_refused(eco, tiny, tmp_path):
+    assert eco("train", tiny, "--output-dir", "run", "--precision", "fp32").returncode == 0
+    text = (tmp_path / "run/recipe.yaml").read_text().replace("precision: fp32", "precision: fp16")
+    (tmp_path / "run/recipe.yaml").write_text(text)
+    assert "take --precision bf16 or fp32" in failing(eco("improve", "run", *words(SUMS)))
 
 
 @pytest.mark.parametrize("file", ["settings.json", "result.json", "head.json"])

@@ -15,7 +15,8 @@ class Row:
 
     prompt, completion: what the model continued, and how; together the document to learn.
     source: "model", or "reference" for a solution that came with the task.
-    tier: "A" for all hidden tests passed, "B" for a verdict without tests, such as a majority's.
+    tier: "A" for all hidden tests passed, "B" for a verdict that tests did not give: a majority's, or
+        chance's in a control.
     retry, round: which answer to the task, in which round of the loop.
     sampling: how it was drawn, with the seed. model: digest of the weights that drew it. tests: digest of the task
     with all its hidden tests.
@@ -34,11 +35,6 @@ class Row:
     sampling: Mapping[str, Any]
     model: str
     tests: str
-
-    @property
-    def set_name(self) -> str:
-        """`synthesis:1` of the task `synthesis:1/c99d8707226e4091`."""
-        return self.task.rpartition("/")[0]
 
     @property
     def document(self) -> str:
