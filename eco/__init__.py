@@ -19,10 +19,11 @@ _HOMES = {
     "resume": "eco.jobs.train",
     "load": "eco.jobs.load",
     "evaluate": "eco.jobs.evaluate",
+    "improve": "eco.jobs.improve",
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["__version__", "evaluate", "load", "resume", "train"]
+__all__ = ["__version__", "evaluate", "improve", "load", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

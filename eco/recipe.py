@@ -20,7 +20,7 @@ from eco.data.prepare import TextConfig
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import replacing
 from eco.flags import FROM_PYTHON, Flag
-from eco.improve.config import ImproveConfig
+from eco.improvement.config import ImproveConfig
 from eco.inference.sampling import Sampling
 from eco.models.contract import ModelConfig
 from eco.optim.contract import OptimizerConfig

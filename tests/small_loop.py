@@ -13,12 +13,12 @@ from small_run import TINY
 from eco import flags
 from eco import recipe as recipes
 from eco.data.tokenizer import TokenizerConfig
-from eco.improve.config import ImproveConfig
-from eco.improve.learn.expert import Update
-from eco.improve.learn.student import Student
-from eco.improve.loop import Loop
-from eco.improve.store.versions import VerifiedStore
-from eco.improve.suites import Suites, open_suites
+from eco.improvement.config import ImproveConfig
+from eco.improvement.learn.expert import Update
+from eco.improvement.learn.student import Student
+from eco.improvement.loop import Loop
+from eco.improvement.store.versions import VerifiedStore
+from eco.improvement.suites import Suites, open_suites
 from eco.inference.engine import Engine
 from eco.jobs.language import LanguageWork, language_model
 from eco.sandbox import Sandbox
@@ -154,7 +154,7 @@ def planted(monkeypatch, change: Callable[[torch.nn.Module], None]) -> None:
             change(self.student.model)
         return Update({}, 10, 1)
 
-    monkeypatch.setattr("eco.improve.update.Updates.from_round", from_round)
+    monkeypatch.setattr("eco.improvement.update.Updates.from_round", from_round)
 
 
 def weights(loop: Loop) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@ from eco import recipe as recipes
 from eco.commands.arguments import print_json, recipe_and_flags, take
 from eco.commands.improve import show, summary
 from eco.commands.results import show_result
-from eco.improve.config import Control
+from eco.improvement.config import Control
 from eco.jobs.improve import Improved, improve_recipe
 from eco.jobs.train import train_recipe, was_stopped
 

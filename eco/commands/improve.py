@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eco.commands.arguments import print_json, recipe_and_flags, take
-from eco.improve.arms import Arm, gain, gain_over
+from eco.improvement.arms import Arm, gain, gain_over
 from eco.jobs.improve import CONTROLS, Improved, improve_recipe, open_run
 
 USAGE = """usage: eco improve RUN|RECIPE [@FILE] [--KEY VALUE ...] [--with-controls] [--json]

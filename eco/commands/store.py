@@ -12,8 +12,8 @@ from rich.table import Table
 from eco.commands.arguments import print_json, read
 from eco.config import absolute
 from eco.files import replacing
-from eco.improve.store.row import Row
-from eco.improve.store.versions import EMPTY, VerifiedStore
+from eco.improvement.store.row import Row
+from eco.improvement.store.versions import EMPTY, VerifiedStore
 from eco.observe.run import RunDirectory, existing_run
 
 EXAMPLES = 3

@@ -15,12 +15,12 @@ from eco import flags, machine
 from eco import recipe as recipes
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import write_json
-from eco.improve.arms import RESULT, Arm, read_arms
-from eco.improve.config import Control, ImproveConfig
-from eco.improve.curve import draw_curve
-from eco.improve.head import HEAD, START, Head
-from eco.improve.loop import Loop, NothingPasses
-from eco.improve.start import copy_start
+from eco.improvement.arms import RESULT, Arm, read_arms
+from eco.improvement.config import Control, ImproveConfig
+from eco.improvement.curve import draw_curve
+from eco.improvement.head import HEAD, START, Head
+from eco.improvement.loop import Loop, NothingPasses
+from eco.improvement.start import copy_start
 from eco.jobs.language import LanguageWork, text_of
 from eco.jobs.load import load_language
 from eco.jobs.loop import open_loop

@@ -12,7 +12,7 @@ import torch
 from eco import machine
 from eco import recipe as recipes
 from eco.data.tokenizer import Tokenizer
-from eco.improve.head import HEAD, Head
+from eco.improvement.head import HEAD, Head
 from eco.inference.engine import Engine
 from eco.inference.sampling import Sampling
 from eco.inference.search import Answer, Search, solve

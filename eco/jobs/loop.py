@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from eco.improve.config import ImproveConfig
-from eco.improve.learn.student import Student
-from eco.improve.loop import Loop
-from eco.improve.suites import open_suites
+from eco.improvement.config import ImproveConfig
+from eco.improvement.learn.student import Student
+from eco.improvement.loop import Loop
+from eco.improvement.suites import open_suites
 from eco.jobs.language import LanguageWork, language_model
 from eco.recipe import Recipe
 from eco.sandbox import Sandbox

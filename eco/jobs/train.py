@@ -16,7 +16,7 @@ from eco import recipe as recipes
 from eco.data.prefetch import prefetch
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import write_json
-from eco.improve.callback import Improving
+from eco.improvement.callback import Improving
 from eco.jobs.language import LanguageWork
 from eco.jobs.loop import open_loop
 from eco.jobs.output import check_owner, checkpoints_of, default_output, set_aside

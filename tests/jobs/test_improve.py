@@ -13,8 +13,8 @@ from small_run import SMALL_PUZZLES
 
 import eco as package
 from eco.commands.improve import CONTROLS, verdict
-from eco.improve.arms import read_arms
-from eco.improve.loop import Loop, NothingPasses
+from eco.improvement.arms import read_arms
+from eco.improvement.loop import Loop, NothingPasses
 from eco.jobs.improve import improve
 from eco.sandbox import levels
 
@@ -237,7 +237,7 @@ def test_a_full_disk_while_the_start_is_copied(done, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("eco.improve.start.replacing", full)
+        patch.setattr("eco.improvement.start.replacing", full)
         with pytest.raises(OSError, match="No space left"):
             improve(str(done), SUMS | {"improve.control": "frozen"})
     improve(str(done), SUMS | {"improve.control": "frozen"})

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from eco.commands.improve import verdict
-from eco.improve.arms import gain, gain_over, read_arms
-from eco.improve.decisions import read_decisions
+from eco.improvement.arms import gain, gain_over, read_arms
+from eco.improvement.decisions import read_decisions
 
 SEEDS = (0, 1, 2)
 

@@ -11,9 +11,9 @@ from small_loop import SMALL, SUMS, about_half, content, judge_by, write_recipe
 from small_run import SMALL_PUZZLES
 
 import eco as package
-from eco.improve.callback import Improving
-from eco.improve.decisions import read_decisions
-from eco.improve.gate import decide
+from eco.improvement.callback import Improving
+from eco.improvement.decisions import read_decisions
+from eco.improvement.gate import decide
 from eco.observe.metrics import read_metrics
 
 STEPS = 8
@@ -34,7 +34,7 @@ def judge(monkeypatch):
         def decided(*given):
             return replace(decide(*given), promote=bool(wanted(given[1])))
 
-        monkeypatch.setattr("eco.improve.loop.decide", decided)
+        monkeypatch.setattr("eco.improvement.loop.decide", decided)
 
     return keep
 
