@@ -20,9 +20,9 @@ def retries(
 
     Each is shown the last answer that failed, and of its verdict what the task's `feedback` lets out, in the form that
     `eco.improvement.prompts` describes: nothing of what the hidden tests expect; but a program may tell its own
-    argument, a hidden one, in the message of an exception. A group gets none that is solved or empty, or in which nothing was
-    judged, and no more once the prompt fills the model's context. The n-th attempt has `retry` n, and is drawn with a
-    seed of its own: the same failure may be shown twice.
+    argument, a hidden one, in the message of an exception. A group gets none that is solved or empty, or in which
+    nothing was judged, and no more once the prompt fills the model's context. The n-th attempt has `retry` n, and is
+    drawn with a seed of its own: the same failure may be shown twice.
     """
     tried: list[list[Attempt]] = [[] for _ in groups]
     for number in range(1, most + 1):
