@@ -107,7 +107,7 @@ def _rollback(store: VerifiedStore, arguments: Arguments) -> int:
     if arguments.json:
         print_json({"head": version})
     else:
-        print(f"{version} counts now, with {len(store.rows())} rows")
+        print(f"{version} counts now, with {len(store.rows())} rows; the weights stay as they are")
     return 0
 
 
