@@ -164,6 +164,8 @@ class _Job:
         self.trainer = self._build_trainer()
         if not self.average:
             self.trainer.ledger.disable(WeightAverage.name)
+        if not self.improving:
+            self.trainer.ledger.disable(Improving.name)
 
     def run_to_the_end(self) -> Result:
         restored = self.recipe.resume and self._restore()
