@@ -2,7 +2,7 @@
 
 import pytest
 
-from eco.improve import draw as drawing
+from eco.improvement import draw as drawing
 from eco.improvement.attempt import Attempt
 from eco.improvement.config import ImproveConfig
 from eco.inference.completion import Completion

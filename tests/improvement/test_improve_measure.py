@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eco.evaluation.pass_at_k import Checked
 from eco.evaluation.tasks import Question, ask_and_check
-from eco.improve import measure as module
+from eco.improvement import measure as module
 from eco.improvement.measure import Measurement, Suite, gains, measure
 from eco.inference.sampling import Sampling
 from eco.tasks.contract import Task
