@@ -33,10 +33,10 @@ def run(words: list[str]) -> int:
 def show(improved: Improved) -> None:
     """The arms of the run beside each other. A gain without its controls is not called one."""
     console = Console(soft_wrap=True, highlight=False)
-    table = Table("arm", "seed", "rounds", "pass@1 before", "after", "difference (95 % interval)", box=None)
+    table = Table("arm", "seed", "rounds", "pass@1 before", "after", "points (95 % interval)", box=None)
     for arm in improved.arms:
         before, after = (f"{100 * arm.pass_at_1(when):.1f} %" for when in ("before", "after"))
-        table.add_row(_called(arm), str(arm.seed), str(arm.rounds), before, after, str(gain([arm])))
+        table.add_row(_called(arm), str(arm.seed), str(arm.rounds), before, after, str(gain([arm])).replace(" points", ""))
     console.print(table)
     for line in verdict(improved.arms):
         console.print(line, markup=False)
