@@ -36,7 +36,7 @@ def show(improved: Improved) -> None:
     table = Table("arm", "seed", "rounds", "pass@1 before", "after", "points (95 % interval)", box=None)
     for arm in improved.arms:
         before, after = (f"{100 * arm.pass_at_1(when):.1f} %" for when in ("before", "after"))
-        table.add_row(_called(arm), str(arm.seed), str(arm.rounds), before, after, str(gain([arm])).replace(" points", ""))
+        table.add_row(_called(arm), str(arm.seed), str(arm.rounds), before, after, str(gain([arm])))
     console.print(table)
     for line in verdict(improved.arms):
         console.print(line, markup=False)
@@ -50,7 +50,7 @@ def verdict(arms: Sequence[Arm]) -> list[str]:
     """What the method gained over each control, or which controls are missing to say so."""
     method = [arm for arm in arms if arm.control == "none"]
     over = {control: gain_over(method, [arm for arm in arms if arm.control == control]) for control in CONTROLS}
-    lines = [f"gain over {control}: {gained}" for control, gained in over.items() if gained]
+    lines = [f"gain over {control}, in points: {gained}" for control, gained in over.items() if gained]
     if missing := [control for control, gained in over.items() if not gained]:
         lines.append(
             "no result yet without controls of the same objective, seed and rounds: eco improve RUN --control "

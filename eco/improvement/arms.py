@@ -14,14 +14,14 @@ RESULT = "result.json"
 
 @dataclass(frozen=True)
 class Gain:
-    """A difference of pass@1 with its 95 % interval."""
+    """A difference of pass@1 with its 95 % interval, as shares of 1; as text in points."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{100 * self.value:+.1f} points ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        return f"{100 * self.value:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def test_hard_tasks_cancel_out(tmp_path):
     before = {f"sums/{n}": n % 4 for n in range(40)}
     found = gain([arm(tmp_path, before, {name: passed + 1 for name, passed in before.items()})])
     assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
-    assert str(found) == "+25.0 points (+25.0 to +25.0)"
+    assert str(found) == "+25.0 (+25.0 to +25.0)"
 
 
 def test_an_arm_is_held_against_the_control_of_its_seed_whatever_their_order(tmp_path):
