@@ -88,7 +88,7 @@ def test_the_arms_share_their_start_and_differ_by_what_they_control(improved):
 
 def test_what_is_reported_without_controls_is_not_called_a_gain(improved, done):
     lines = verdict(read_arms(improved))
-    assert [line.split(":")[0] for line in lines] == [f"gain over {control}" for control in CONTROLS]
+    assert [line.split(",")[0] for line in lines] == [f"gain over {control}" for control in CONTROLS]
     shutil.rmtree(done / "improve-frozen")
     (done / "improve-random-reward/result.json").unlink()
     found = json.loads((done / "improve-more-pretraining/result.json").read_text())
