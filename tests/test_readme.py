@@ -22,7 +22,8 @@ SMALL += ["--generation-interval", "0"]  # no task fits into a context as short 
 SMALL_PUZZLES = ["--steps", "4", "--d-model", "32", "--batch-size", "8", "--puzzles", "20", "--eval-windows", "4"]
 SMALL_PUZZLES += ["--data.held_out_puzzles", "10"]
 
-SMALL_LOOP = ["--improve.pool", "200", "--tasks-per-round", "20", "--group-size", "4", "--improve-steps", "4"]
+SMALL_LOOP = ["--improve-tasks", "arithmetic:1", "--warmup-tasks", "100", "--improve-warmup-steps", "40"]
+SMALL_LOOP += ["--improve.pool", "200", "--tasks-per-round", "20", "--group-size", "4", "--improve-steps", "4"]
 SMALL_LOOP += ["--improve.max_new_tokens", "6", "--improve.learn.rows", "8", "--improve-lr", "0.01"]
 SMALL_LOOP += ["--improve.gate.held_out_tasks", "20", "--improve.gate.samples", "2"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from eco.data.tokenizer import Tokenizer
 from eco.improvement.canaries import canaries
 from eco.improvement.config import ImproveConfig
-from eco.tasks.contract import Task
+from eco.tasks.contract import Split, Task
 from eco.tasks.sets import SetName
 
 
@@ -47,11 +47,14 @@ def open_suites(config: ImproveConfig, tokenizer: Tokenizer, context: int) -> Su
     learnt, others = _names(config.tasks), _names(config.domains)
     if len({*learnt, *others}) < len(learnt) + len(others):
         raise ValueError(f"improve.tasks {config.tasks} and improve.domains {config.domains} name a set twice")
-    drawn = [task for name in learnt for task in name.open("train", config.pool, config.seed)]
+    drawn = [task for name in learnt for task in _open(name, "train", config.pool, config.seed, "improve.pool")]
     pool = _with_room(drawn, tokenizer, context, config.tasks)
     gate, test = {}, {}
     for name in [*learnt, *others]:
-        held_out = name.open("held_out", 2 * config.gate.held_out_tasks, config.seed)
+        twice = 2 * config.gate.held_out_tasks
+        held_out = _open(
+            name, "held_out", twice, config.seed, "improve.gate.held_out_tasks, of which twice as many are"
+        )
         if len(held_out) < 2:
             raise ValueError(f"{name} has {len(held_out)} held-out tasks; the gate and the final figures need one each")
         gate[str(name)], test[str(name)] = held_out[::2], held_out[1::2]
@@ -68,6 +71,13 @@ def open_suites(config: ImproveConfig, tokenizer: Tokenizer, context: int) -> Su
         canaries=canaries(pool, config.gate.canaries, config.seed),
         benchmarks=[task for name in _names(config.benchmarks) for task in name.open("held_out", 0, config.seed)],
     )
+
+
+def _open(name: SetName, split: Split, count: int, seed: int, asking: str) -> list[Task]:
+    try:
+        return name.open(split, count, seed)
+    except ValueError as error:
+        raise ValueError(f"{error} ({asking} asked for)") from error
 
 
 def _names(text: str) -> list[SetName]:
