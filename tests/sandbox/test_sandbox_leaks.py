@@ -1,6 +1,7 @@
 """Nothing is left: no process, descriptor or file, whoever dies first; and nothing of one run in another's memory."""
 
 import contextlib
+import gc
 import os
 import secrets
 import signal
@@ -29,7 +30,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    """What is open in this process. Other tests' leavings may be closed meanwhile, so only what is new can tell."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the listing's own
+            found.add((name, os.readlink(f"/proc/self/fd/{name}")))
+    return found
 
 
 def processes():
@@ -45,6 +51,7 @@ def becomes(condition, seconds=10.0):
 
 def check_nothing_is_left(runs):
     Sandbox(workers=1).close()  # what the first use of all loads
+    gc.collect()
     open_before, processes_before = descriptors(), processes()
     with Sandbox(limits=Limits(seconds=4.0), workers=2) as sandbox:
         jobs = [(PROGRAMS[i % len(PROGRAMS)], [Call("f")]) for i in range(runs)]
@@ -54,9 +61,9 @@ def check_nothing_is_left(runs):
         kinds = {outcome.kind for (outcome,) in sandbox.run_many(jobs)}
         assert kinds == {"pass", "fail", "crash"}
         assert becomes(lambda: len(processes() - processes_before) <= most), processes()
-        assert descriptors() == open_while
+        assert len(descriptors()) <= len(open_while)
     assert becomes(lambda: processes() <= processes_before), processes() - processes_before
-    assert descriptors() == open_before
+    assert not descriptors() - open_before
     assert not list(Path("/tmp").glob(f"{MARK}*"))
 
 
