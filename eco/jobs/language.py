@@ -113,8 +113,7 @@ def language_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -
     config = recipe.model
     if not isinstance(config, LanguageModelConfig):
         raise ValueError(f"model.family {config.family} is not a language model; name its puzzles in data.puzzle")
-    if config.vocab_size == 0:
-        config = config.model_copy(update={"vocab_size": tokenizer.vocab_size})
+    config = config.for_tokenizer(tokenizer.vocab_size, tokenizer.eos)
     if config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
             f"model.vocab_size is {config.vocab_size}, but the tokenizer has {tokenizer.vocab_size} tokens; "

@@ -6,11 +6,11 @@ nobody knows an architecture.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,10 @@ class LanguageModelConfig(ModelConfig):
 
     vocab_size: int = setting(0, "Rows of the embedding; 0 takes the tokenizer's size.", flat="vocab-size", ge=0)
     context: int = setting(256, "Longest sequence in tokens, and the training window.", flat="seq-len", gt=0)
+
+    def for_tokenizer(self, vocab_size: int, end: int) -> Self:
+        """With what is left to the tokenizer filled in: its size, and in some architectures its token `end` of text."""
+        return self if self.vocab_size else self.model_copy(update={"vocab_size": vocab_size})
 
 
 @dataclass
@@ -94,6 +98,9 @@ class Model(nn.Module, ABC):
     gradient_checkpointing: bool = False
     """True: recompute each block's activations in the backward pass instead of storing them."""
 
+    features: tuple[str, ...] = ()
+    """The optional parts that this model has, for the ledger."""
+
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> None:
         """Fills every parameter and buffer, drawing only from `generator` (on the CPU, so equal on all devices)."""
@@ -101,6 +108,22 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
         """The losses of one micro-batch, with gradient. carry: that of the step before for the same rows, if any."""
+
+    def evidence(self) -> dict[str, float]:
+        """Feature -> how strongly it acts in this step. The trainer asks once the gradients are there, before it clips
+        them; 0 is no effect."""
+        return {}
+
+    def after_update(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
+        """Called by whoever trains after each update of the weights.
+
+        average: replaces tensors by their mean over all processes that train together, in place; None: there is one.
+        """
+        self.weights_changed()
+
+    def weights_changed(self) -> None:
+        """Called after every change of the weights, also one by loading or swapping: what was computed from the former
+        ones and kept is dropped."""
 
     @abstractmethod
     def flops_per_token(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from eco.config import setting
 from eco.models.contract import Cache, LanguageModelConfig
 from eco.models.layers.attention import Attention
-from eco.models.layers.cache import KVCache, Past
+from eco.models.layers.cache import Past
 from eco.models.layers.fused import decode_plan, fused_step
 from eco.models.layers.mlp import SwiGLU
 from eco.models.layers.norm import RMSNorm
@@ -100,7 +100,7 @@ class Decoder(Transformer):
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         # Left padding shifts the angles of a row's queries and keys alike, and only their difference counts.
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
         return self.run_blocks(self.dropout(self.embedding(tokens)), rotation, cache)

@@ -84,7 +84,8 @@ class GPT2(Transformer):
         self.norm = LayerNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        assert cache is None or isinstance(cache, KVCache)
         x = self.embedding(tokens) + self._positions(tokens.shape[1], cache)
         return self.run_blocks(self.dropout(x), cache=cache)
 

@@ -48,12 +48,15 @@ def dense_parameters(model: nn.Module) -> list[nn.Parameter]:
 def decay_groups(parameters: Iterable[nn.Parameter], config: OptimizerConfig, **options: Any) -> list[dict[str, Any]]:
     """Two groups: what has two or more dimensions decays, vectors (norms, biases) do not. Empty ones are left out.
 
+    A parameter of more dimensions that is no matrix but scales or shifts, one number a channel, is marked `is_scale`
+    and counts as a vector.
     options: further entries of both groups.
     """
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for parameter in parameters:
-        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
+        is_matrix = parameter.ndim >= 2 and not getattr(parameter, "is_scale", False)
+        (matrices if is_matrix else vectors).append(parameter)
     rate = {"lr": config.lr, "initial_lr": config.lr}
     return [
         {"params": members, "weight_decay": decay, **rate, **options}

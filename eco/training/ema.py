@@ -24,6 +24,7 @@ class WeightAverage(Callback):
 
     def __init__(self, model: Model, decay: float) -> None:
         self.decay = decay
+        self._model = model
         self._weights: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._weights]
         self._probe = min(range(len(self._weights)), key=lambda i: self._weights[i].numel())
@@ -52,6 +53,7 @@ class WeightAverage(Callback):
             kept = weight.clone()
             weight.copy_(average)
             average.copy_(kept)
+        self._model.weights_changed()
 
     def state_dict(self) -> dict[str, Any]:
         return {"average": {str(i): tensor for i, tensor in enumerate(self._average)}}

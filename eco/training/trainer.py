@@ -66,9 +66,8 @@ class Trainer:
         self.world = world or World()
         self.phases = phases
         self.ledger = Ledger()
-        for callback in self.callbacks:
-            if callback.is_feature:
-                self.ledger.enable(callback.name)
+        for name in [*model.features, *(callback.name for callback in self.callbacks if callback.is_feature)]:
+            self.ledger.enable(name)
         self.step = 0
         self.tokens = 0
         self.seconds = 0.0
@@ -182,6 +181,7 @@ class Trainer:
         row.update({f"loss/{name}": float(value) for name, value in losses.items()})
         row.update({name: float(value) for name, value in metrics.items()})
         with self.phases("opt_step"):
+            evidence = self.model.evidence()
             row["grad_norm"] = norm = self._clip()
             scaled = self.precision.scaler.is_enabled()  # fp16: infinite gradients are the scaler's daily business
             row["skipped"] = int(
@@ -191,6 +191,9 @@ class Trainer:
                 self.carry = before  # what is not finite would spoil the next steps of the same rows
             else:
                 self.precision.scaler.step(self.optimizer)
+                self.model.after_update(self.world.average)
+                for name, strength in evidence.items():
+                    self.ledger.count(name, strength)
             self.precision.scaler.update()
         return row
 

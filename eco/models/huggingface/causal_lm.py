@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from eco import plugins
 from eco.data.tokenizer import Tokenizer
 from eco.models.contract import IGNORE, LanguageModel, LanguageModelConfig, build_model
+from eco.models.layers.headed import HeadedModel
 from eco.models.layers.rotary import Rotary
-from eco.models.layers.transformer import Transformer
 
 try:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PretrainedConfig, PreTrainedModel
@@ -35,7 +35,7 @@ class EcoConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
     auto_map: ClassVar[dict[str, str]] = {}  # TRL reads it of every model that is not transformers' own
 
     @classmethod
-    def of(cls, model: Transformer, tokenizer: Tokenizer | None = None) -> "EcoConfig":
+    def of(cls, model: HeadedModel, tokenizer: Tokenizer | None = None) -> "EcoConfig":
         """What describes a model; `generate` ends at the tokenizer's end of text."""
         marks = {} if tokenizer is None else {"eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
         settings = model.config.model_dump(mode="json")
@@ -55,7 +55,7 @@ class EcoConfig(PretrainedConfig):  # type: ignore[misc,unused-ignore]
 class Backbone(nn.Module):
     """The model without its head: tokens (B, T) int64 -> last hidden states (B, T, width)."""
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: HeadedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
 
 
 class EcoForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unused-ignore]
-    """Any of Eco's transformers. PEFT's `target_modules`: `qkv`, `output`, `down` and `gate_up`, or `up` in a GPT-2.
+    """Any of Eco's language models. PEFT's `target_modules`: `qkv`, `output`, `down` and `gate_up`, or `up` in a GPT-2.
 
     config: what to build with weights drawn from seed 0, or what describes `model`, which is then used as it is and
     shares its weights; `around` makes both.
@@ -115,7 +115,7 @@ class EcoForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
             architecture = config.architecture()
             build = plugins.find("models", architecture.family).build
             model = cast(LanguageModel, build_model(build, architecture, seed=0, device=torch.get_default_device()))
-        inner = _transformer(model)
+        inner = _headed(model)
         for tensor in chain(inner.parameters(), inner.buffers()):
             # What has values keeps them in post_init; from_pretrained builds on no memory and fills it afterwards.
             tensor._is_hf_initialized = not tensor.is_meta  # type: ignore[attr-defined]
@@ -132,14 +132,14 @@ class EcoForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
         """Wraps a model, which keeps its place and mode; `generate` ends at the tokenizer's end of text.
 
         Raises:
-            ValueError: an architecture that is no transformer of Eco.
+            ValueError: an architecture without one embedding and one head.
         """
-        wrapped = cls(EcoConfig.of(_transformer(model), tokenizer), model)
+        wrapped = cls(EcoConfig.of(_headed(model), tokenizer), model)
         wrapped.training = model.training
         return wrapped
 
     @property
-    def eco(self) -> Transformer:
+    def eco(self) -> HeadedModel:
         """The model inside."""
         return self.backbone.model
 
@@ -199,8 +199,8 @@ def refuse(others: dict[str, object]) -> None:
         raise ValueError(f"an Eco model takes no {', '.join(asked)}; leave it out")
 
 
-def _transformer(model: LanguageModel) -> Transformer:
-    if not isinstance(model, Transformer):
+def _headed(model: LanguageModel) -> HeadedModel:
+    if not isinstance(model, HeadedModel):
         raise ValueError(f"a {model.config.family!r} model has no hidden states and head that transformers could use")
     return model
 

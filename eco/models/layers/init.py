@@ -1,6 +1,7 @@
-"""How a transformer's weights start: GPT-2's scheme."""
+"""How a language model's weights start: GPT-2's scheme."""
 
 import math
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,16 @@ from eco.models.layers.norm import LayerNorm, RMSNorm
 from eco.models.layers.rotary import Rotary
 
 STD = 0.02
-RESIDUAL_PROJECTIONS = ("attention.output", "mlp.down")
+RESIDUAL_PROJECTIONS = ("attention.output", "mixer.output", ".down")
+
+
+@runtime_checkable
+class Initialised(Protocol):
+    """A module that knows how its own parameters and buffers start; those of its children are filled as usual."""
+
+    def init_own(self, generator: torch.Generator) -> None:
+        """Fills them, drawing only from `generator`, on the CPU."""
+        ...
 
 
 @torch.no_grad()
@@ -32,6 +42,8 @@ def init_transformer(model: nn.Module, layers: int, generator: torch.Generator) 
             module.weight.fill_(1.0)
         elif isinstance(module, Rotary):
             module.fill_tables()
+        elif isinstance(module, Initialised):
+            module.init_own(generator)
         else:
             own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
             assert not own, f"nobody initialises {name} ({type(module).__name__})"

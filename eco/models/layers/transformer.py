@@ -1,16 +1,13 @@
-"""What all decoder-only transformers share: head and loss, the blocks in a row, the KV cache, the arithmetic cost."""
-
-from abc import abstractmethod
+"""What all decoder-only transformers share: the blocks in a row, the KV cache, the arithmetic cost."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from eco.kernels.cross_entropy import linear_cross_entropy
-from eco.models.contract import IGNORE, Batch, Cache, Carry, LanguageModel, StepOutput
+from eco.models.contract import Cache
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache, compute_dtype
+from eco.models.layers.headed import HeadedModel
 from eco.models.layers.init import init_transformer
 from eco.models.layers.norm import LayerNorm, RMSNorm
 from eco.models.layers.rotary import Rotation
@@ -19,39 +16,15 @@ Stream = tuple[Tensor, Tensor | None]
 """The residual stream, (B, T, width): x + delta. The next norm adds them: it reads both anyway. None is zero."""
 
 
-class Transformer(LanguageModel):
-    """A language model of `blocks`, each called as block(*stream, rotation, past), between `embedding` and head.
+class Transformer(HeadedModel):
+    """A language model of `blocks`, each called as block(*stream, rotation, past), between `embedding` and head."""
 
-    head: None ties the output to the embedding.
-    """
-
-    embedding: nn.Embedding
     blocks: nn.ModuleList
     norm: LayerNorm | RMSNorm
-    head: nn.Linear | None
 
-    @abstractmethod
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Final hidden states (B, T, width), after the last norm: what the head reads."""
-
-    @property
-    def head_weight(self) -> Tensor:
-        """The output matrix (V, width), the embedding's own where they are tied."""
-        return self.embedding.weight if self.head is None else self.head.weight
-
-    def forward(self, tokens: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
-        assert cache is None or isinstance(cache, KVCache)
-        hidden = self.hidden(tokens, cache)
-        return F.linear(hidden[:, -1:] if last_only else hidden, self.head_weight)
-
-    def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
-        """The loss `lm`: mean cross-entropy in nats over the targets that are not IGNORE."""
-        hidden = self.hidden(batch["tokens"])
-        loss = linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, batch["targets"].flatten(), IGNORE)
-        return StepOutput({"lm": loss})
-
-    def run_blocks(self, x: Tensor, rotation: Rotation | None = None, cache: KVCache | None = None) -> Tensor:
+    def run_blocks(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
         """x (B, T, width) through all blocks and the last norm; extends the cache by T positions."""
+        assert cache is None or isinstance(cache, KVCache)
         pasts = cache.extend(x.shape[1]) if cache is not None else [None] * len(self.blocks)
         recompute = self.gradient_checkpointing and torch.is_grad_enabled() and cache is None
         stream: Stream = x, None

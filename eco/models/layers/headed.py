@@ -1,0 +1,39 @@
+"""What all language models with one embedding and one head share: logits, the loss, tied or untied output."""
+
+from abc import abstractmethod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eco.kernels.cross_entropy import linear_cross_entropy
+from eco.models.contract import IGNORE, Batch, Cache, Carry, LanguageModel, StepOutput
+
+
+class HeadedModel(LanguageModel):
+    """Hidden states between an `embedding` and a head.
+
+    head: None ties the output to the embedding.
+    """
+
+    embedding: nn.Embedding
+    head: nn.Linear | None
+
+    @abstractmethod
+    def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """Final hidden states (B, T, width), after the last norm: what the head reads."""
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix (V, width), the embedding's own where they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
+        hidden = self.hidden(tokens, cache)
+        return F.linear(hidden[:, -1:] if last_only else hidden, self.head_weight)
+
+    def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
+        return StepOutput({"lm": self.token_loss(self.hidden(batch["tokens"]), batch["targets"])})
+
+    def token_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The mean cross-entropy in nats over the targets (B, T) that are not IGNORE."""
+        return linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, targets.flatten(), IGNORE)
