@@ -114,8 +114,8 @@ class Model(nn.Module, ABC):
         them; 0 is no effect."""
         return {}
 
-    def after_update(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
-        """Called by whoever trains after each update of the weights.
+    def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
+        """Called by whoever trains at the end of each step, also of one whose update was skipped.
 
         average: replaces tensors by their mean over all processes that train together, in place; None: there is one.
         """

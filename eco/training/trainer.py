@@ -191,10 +191,10 @@ class Trainer:
                 self.carry = before  # what is not finite would spoil the next steps of the same rows
             else:
                 self.precision.scaler.step(self.optimizer)
-                self.model.after_update(self.world.average)
                 for name, strength in evidence.items():
                     self.ledger.count(name, strength)
             self.precision.scaler.update()
+            self.model.after_step(self.world.average)
         return row
 
     def _accumulate(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float | Tensor]]:

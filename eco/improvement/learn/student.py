@@ -88,6 +88,6 @@ def clipped_step(student: Student, optimizer: torch.optim.Optimizer, largest: fl
     skipped = not torch.isfinite(torch.tensor(norm)).item()
     if not skipped:
         optimizer.step()
-        student.model.after_update()
+    student.model.after_step()
     optimizer.zero_grad(set_to_none=True)
     return {"grad_norm": norm, "skipped": int(skipped)}
