@@ -1,0 +1,95 @@
+"""The linear layer of BitNet b1.58 (arXiv 2402.17764, 2504.12285): ternary weights, activations of 8 bits."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eco.kernels.native import compute_dtype
+from eco.kernels.ternary import Ternary, ternarise, ternary_linear
+from eco.models.layers.linear import StackedLinear
+
+_SAMPLE = 65536
+"""Weights of a layer that its evidence looks at: enough for a share to 0.2 %."""
+
+
+def projection(width: int, row_blocks: Sequence[int], *, quantised: bool) -> StackedLinear:
+    """(..., width) -> (..., sum of `row_blocks`) without bias, ternary if `quantised`."""
+    return BitLinear(width, row_blocks) if quantised else StackedLinear(width, row_blocks, bias=False)
+
+
+class BitLinear(StackedLinear):
+    """(..., width) -> (..., sum of `row_blocks`) by weights of -1, 0 and 1 with one scale for each block of rows.
+
+    `weight` is the fp32 master copy that an optimizer trains; the codes are made of it at the first forward pass and
+    kept until `weights_changed` says that it was written to. The inputs are to be normalised by the caller, and each
+    is rounded to `activation_bits` (8, or None for not at all).
+    """
+
+    def __init__(self, width: int, row_blocks: Sequence[int], activation_bits: int | None = 8) -> None:
+        super().__init__(width, row_blocks, bias=False)
+        self.activation_bits = activation_bits
+        self._sample: Tensor | None = None
+        self.weights_changed()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., width)."""
+        return self._product(x.reshape(-1, x.shape[-1]), None).view(*x.shape[:-1], -1)
+
+    def grouped(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """(n, width) -> (n, rows / E): rows offsets[e] to offsets[e + 1] of x meet the e-th of E equal groups of rows.
+
+        offsets: (E + 1,) integers.
+        """
+        return self._product(x, offsets)
+
+    def _product(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        codes = self._codes(compute_dtype(x))
+        blocks, bits = self.row_blocks, self.activation_bits
+        return ternary_linear(x, self.weight, codes, blocks, activation_bits=bits, offsets=offsets)
+
+    def weights_changed(self) -> None:
+        """The weight was written to: forgets the codes. Every update, load and swap must say so."""
+        self._ternary: Ternary | None = None
+
+    def check_fresh(self) -> None:
+        """Asserts that the codes in use are those of the weight."""
+        if self._ternary is not None:
+            fresh = ternarise(self.weight, self.row_blocks, self._ternary.codes.dtype)
+            assert torch.equal(fresh.codes, self._ternary.codes), "stale codes: somebody wrote to the weight"
+            assert torch.equal(fresh.scale, self._ternary.scale), "stale scale: somebody wrote to the weight"
+
+    def zero_fraction(self) -> float:
+        """The share of codes that are 0, in a sample."""
+        return (self._sampled() == 0).float().mean().item()
+
+    def flip_rate(self) -> float:
+        """The share of codes, in a sample, that changed since the last call; the first call returns 0."""
+        last, self._sample = self._sample, self._sampled()
+        return 0.0 if last is None else (last != self._sample).float().mean().item()
+
+    def _codes(self, dtype: torch.dtype) -> Ternary:
+        if self._ternary is None or self._ternary.codes.dtype != dtype:
+            self._ternary = ternarise(self.weight, self.row_blocks, dtype)
+        return self._ternary
+
+    @torch.no_grad()
+    def _sampled(self) -> Tensor:
+        """Codes (k, width) int8 of rows spread over the whole weight."""
+        every = max(1, self.weight.numel() // _SAMPLE)
+        if self._ternary is not None:
+            return self._ternary.codes[::every].to(torch.int8)
+        return ternarise(self.weight, self.row_blocks, torch.int8).codes[::every].clone()
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        self.weights_changed()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BitLinear":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.weights_changed()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ternary": None}
