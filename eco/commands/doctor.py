@@ -9,6 +9,7 @@ from rich.table import Table
 
 from eco import machine
 from eco.commands.arguments import print_json, read
+from eco.machine import Check
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Arguments:
 
 def run(words: list[str]) -> int:
     arguments = read(Arguments, words, "doctor")
-    checks = machine.doctor()
+    checks = machine.doctor({"kernels": _kernels})
     failures = [check for check in checks if check.required and not check.ok]
     if arguments.json:
         print_json({"ok": not failures, "checks": [asdict(check) for check in checks]})
@@ -37,3 +38,17 @@ def run(words: list[str]) -> int:
     for check in failures:
         print(f"eco doctor: {check.name}: {check.detail}; {check.remedy}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _kernels() -> list[Check]:
+    """Which kernels each kind of device has; compiles the C++ where that has not been done."""
+    from eco.kernels import triton
+    from eco.kernels.backend import backend
+
+    lack = triton.missing()
+    return [
+        Check("kernels on the CPU", True, False, backend("cpu")),
+        Check(
+            "kernels on a GPU", not lack, False, lack or backend("cuda"), "nothing needed on a machine without a GPU"
+        ),
+    ]

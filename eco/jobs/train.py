@@ -22,7 +22,7 @@ from eco.jobs.loop import open_loop
 from eco.jobs.output import check_owner, checkpoints_of, default_output, set_aside
 from eco.jobs.puzzles import PuzzleWork
 from eco.jobs.work import Work
-from eco.kernels import native as kernels
+from eco.kernels.backend import backend
 from eco.models.contract import Batch
 from eco.observe.crash import write_crash_report
 from eco.observe.environment import environment
@@ -43,6 +43,7 @@ from eco.training.distributed import World
 from eco.training.ema import WeightAverage
 from eco.training.precision import Precision, resolve_device
 from eco.training.recording import Recording
+from eco.training.requirements import check_requirements
 from eco.training.trainer import STOPPED_ELSEWHERE, Trainer
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,9 @@ def train_recipe(recipe: Recipe, name: str, *, dry_run: bool = False, quiet: boo
     """
     started = time.perf_counter()
     machine.prepare()
-    world = World(resolve_device(recipe.train.device))
+    device = resolve_device(recipe.train.device)
+    check_requirements(recipe.train, device)
+    world = World(device)
     output = Path(recipe.output_dir) if recipe.output_dir else default_output(name)
     opened: AbstractContextManager[RunPaths] = RunDirectory(output) if world.is_main else nullcontext(RunPaths(output))
     try:
@@ -201,7 +204,7 @@ class _Job:
         return {
             "data": self.work.content,
             "precision": self.precision.name,
-            "kernels": "torch" if kernels.library() is None else "cpp",
+            "kernels": backend(self.device),
             "threads": str(torch.get_num_threads()),
         }
 

@@ -4,7 +4,7 @@ import importlib.util
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -41,10 +41,10 @@ class Check:
     remedy: str = ""
 
 
-def doctor() -> list[Check]:
-    """Looks at everything; a check that itself breaks is a failed check and hides none of the others."""
+def doctor(more: Mapping[str, Callable[[], list[Check]]] | None = None) -> list[Check]:
+    """Looks at everything, `more` at the end; a check that itself breaks is a failed check and hides no other."""
     checks: list[Check] = []
-    for name, look in _LOOKS.items():
+    for name, look in (_LOOKS | dict(more or {})).items():
         try:
             checks += look()
         except Exception as error:

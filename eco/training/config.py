@@ -32,6 +32,10 @@ class TrainConfig(Config):
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Where to train; auto takes CUDA if there is one.", flat="device"
     )
+    require_cuda: bool = setting(False, "Stop at the start unless training runs on CUDA.", flat="require-cuda")
+    require_triton: bool = setting(
+        False, "Stop at the start unless the Triton kernels can be used.", flat="require-triton"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto",
         "Compute dtype; weights and optimizer state stay fp32. auto: bf16 where the machine is fast at it.",

@@ -1,7 +1,8 @@
 """The C++ kernels: which library, if any, this process uses.
 
-`ECO_KERNELS=torch` keeps to plain torch, `ECO_KERNELS=cpp` makes it an error when the C++ cannot be had. Unset, the C++
-is used where it can be compiled, and one warning says why where it cannot.
+`ECO_KERNELS=torch` keeps to plain torch, `ECO_KERNELS=cpp` makes it an error when the C++ cannot be had. Unset, and
+with `ECO_KERNELS=triton` for the tensors that Triton leaves, the C++ is used where it can be compiled, and one warning
+says why where it cannot.
 """
 
 import ctypes
@@ -15,22 +16,34 @@ from torch import Tensor
 from eco.kernels.native.build import Unavailable, build
 
 
+def wish() -> str:
+    """The kernels that ECO_KERNELS asks for: `torch`, `cpp`, `triton`, or nothing.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    named = os.environ.get("ECO_KERNELS", "")
+    if named not in ("", "torch", "cpp", "triton"):
+        raise ValueError(
+            f"ECO_KERNELS is {named!r}; set it to 'torch', 'cpp' or 'triton', or leave it unset to choose by itself"
+        )
+    return named
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where plain torch is to be used. The first call in a process may compile (seconds).
 
     Raises:
-        ValueError: ECO_KERNELS is neither `torch` nor `cpp`, or is `cpp` and there is no library; the message says why.
+        ValueError: ECO_KERNELS is unknown, or is `cpp` and there is no library; the message says why.
     """
-    wish = os.environ.get("ECO_KERNELS", "")
-    if wish not in ("", "torch", "cpp"):
-        raise ValueError(f"ECO_KERNELS is {wish!r}; set it to 'torch' or 'cpp', or leave it unset to choose by itself")
-    if wish == "torch":
+    asked = wish()
+    if asked == "torch":
         return None
     try:
         return _load()
     except (Unavailable, OSError) as error:
-        if wish == "cpp":
+        if asked == "cpp":
             raise ValueError(f"ECO_KERNELS=cpp, but there are no C++ kernels: {error}") from error
         warnings.warn(f"no C++ kernels, training uses plain torch and is slower: {error}", stacklevel=2)
         return None
