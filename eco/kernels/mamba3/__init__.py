@@ -6,7 +6,7 @@ rule), R outer products at once (MIMO), and is complex where keys and queries ar
 
 from torch import Tensor
 
-from eco.kernels.mamba3 import reference as eager
+from eco.kernels.mamba3 import eager
 from eco.kernels.mamba3.contract import Mamba3State, Mamba3Weights
 
 __all__ = ["Mamba3State", "Mamba3Weights", "mamba3_mix", "mamba3_step"]
@@ -49,7 +49,7 @@ def mamba3_mix(
         The outputs (B, T, H, P) in autocast's dtype, outside autocast that of x, and the state after position T - 1.
     """
     inputs = (x, gate, key, query, log_decay, gain, previous_gain, rotation, weights)
-    return eager.mamba3_mix(*inputs, reset=reset, state=state)
+    return eager.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state)
 
 
 def mamba3_step(
