@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
+
+from eco.kernels.grouped import grouped_linear
 
 
 class StackedLinear(nn.Linear):
@@ -14,3 +16,11 @@ class StackedLinear(nn.Linear):
     def __init__(self, width: int, row_blocks: Sequence[int], *, bias: bool) -> None:
         super().__init__(width, sum(row_blocks), bias=bias)
         self.row_blocks = tuple(row_blocks)
+
+    def grouped(self, x: Tensor, offsets: Tensor) -> Tensor:
+        """(n, width) -> (n, rows / E): rows offsets[e] to offsets[e + 1] of x meet the e-th of E equal groups of rows.
+
+        offsets: (E + 1,) int32. For layers without bias: the experts of a mixture.
+        """
+        assert self.bias is None
+        return grouped_linear(x, self.weight, offsets)
