@@ -8,6 +8,9 @@ from typing import Any
 
 FROM_PYTHON = "the call"
 
+SHIPPED = Path(__file__).parent / "recipes"
+"""Recipes and files of flags that come with the package."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -41,8 +44,8 @@ def parse(words: Sequence[str], origin: str = "the command line") -> list[Flag]:
 
 
 def split_files(words: Sequence[str]) -> tuple[list[Flag], list[str]]:
-    """Takes the `@file` words out: (their flags in order, the other words)."""
-    flags = [flag for word in words if word.startswith("@") for flag in read(Path(word[1:]))]
+    """Takes the `@file` words out: (their flags in order, the other words). A file may be here or be a shipped one."""
+    flags = [flag for word in words if word.startswith("@") for flag in read(_located(word[1:]))]
     return flags, [word for word in words if not word.startswith("@")]
 
 
@@ -55,7 +58,8 @@ def read(path: Path) -> list[Flag]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # Windows editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the flags file {path}: {error}") from error
+        shipped = ", ".join(sorted(file.name for file in SHIPPED.glob("*.txt")))
+        raise ValueError(f"cannot read the flags file {path}: {error}; shipped: {shipped}") from error
     flags: list[Flag] = []
     for number, line in enumerate(lines, 1):
         origin = f"{path} line {number}"
@@ -64,6 +68,13 @@ def read(path: Path) -> list[Flag]:
         except ValueError as error:
             raise ValueError(f"{origin}: {error}") from error
     return flags
+
+
+def _located(name: str) -> Path:
+    """The file of that name from the working directory; if there is none, the shipped one."""
+    path = Path(name).expanduser()
+    shipped = SHIPPED / name
+    return shipped if not path.exists() and name == shipped.name and shipped.is_file() else path
 
 
 def from_mapping(overrides: Mapping[str, Any]) -> list[Flag]:

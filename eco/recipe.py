@@ -1,7 +1,8 @@
 """The recipe: one typed tree composed of the components' own Configs; loaded from YAML, overridden, saved whole.
 
 Precedence: defaults < the recipe that this one `extends` < the recipe < `@file` of flags < the command line. A flag is
-a dotted key (`--train.steps 500`) or the flat name that the field declares (`--steps 500`).
+a dotted key (`--train.steps 500`) or the flat name that the field declares (`--steps 500`); `eco.interface` knows
+further names.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,20 +14,18 @@ import yaml
 from pydantic import BaseModel, SerializeAsAny, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from eco import plugins
+from eco import interface, plugins
 from eco.config import Config, LocalPath, flat_name, nearest, setting
 from eco.data.contract import DataConfig
 from eco.data.prepare import TextConfig
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import replacing
-from eco.flags import FROM_PYTHON, Flag
+from eco.flags import FROM_PYTHON, SHIPPED, Flag
 from eco.improvement.config import ImproveConfig
 from eco.inference.sampling import Sampling
 from eco.models.contract import ModelConfig
 from eco.optim.contract import OptimizerConfig
 from eco.training.config import CheckpointConfig, LogConfig, TrainConfig
-
-SHIPPED = Path(__file__).parent / "recipes"
 
 
 class Plug(NamedTuple):
@@ -69,6 +68,7 @@ class Recipe(Config):
     resume: bool = setting(
         True, "Go on with the run that is in the run directory; --no-resume sets it aside.", flat="resume"
     )
+    inactive_flags: tuple[str, ...] = setting((), "Flags that were given and have nothing behind them yet.")
 
 
 SECTIONS = {
@@ -109,6 +109,7 @@ def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
     Raises:
         ValueError: unknown or mistyped keys, values out of range; each is named with where it came from.
     """
+    flags, wishes = interface.split(flags)
     tree = _read(find(name), seen=())
     for flag in flags:  # the plug-ins first: which keys a section has depends on them
         for section, plug in PLUGS.items():
@@ -125,7 +126,8 @@ def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
             if not isinstance(branch, dict):
                 raise ValueError(f"recipe {name}: {part} must be a section of keys, not {branch!r}")
         branch[leaf] = value
-    return _validate(shape, tree, f"recipe {name}")
+    recipe = _validate(shape, tree, f"recipe {name}")
+    return recipe.model_copy(update={"inactive_flags": interface.inactive(recipe.inactive_flags, wishes)})
 
 
 def save(recipe: Recipe, path: Path) -> None:
@@ -208,7 +210,7 @@ def _resolve(flag: Flag, keys: Mapping[str, FieldInfo]) -> tuple[str, Any]:
         if not key or (negated and (keys[key].annotation is not bool or flag.value)):
             continue
         return key, False if negated else _value(flag, keys[key])
-    known = [*keys, *(name for name in flat if name)]
+    known = [*keys, *(name for name in flat if name), *interface.table().names()]
     raise ValueError(f"unknown setting --{flag.name} on {flag.origin}{nearest(flag.name, known)}")
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from eco.flags import parse, read, split_files
+from eco.flags import Flag, parse, read, split_files
 
 
 def test_a_flag_takes_every_word_up_to_the_next_flag():
@@ -43,3 +43,14 @@ def test_a_byte_order_mark_is_no_word(tmp_path):
     file = tmp_path / "flags.txt"
     file.write_bytes(b"\xef\xbb\xbf--steps 7\r\n")
     assert [(f.name, f.value) for f in read(file)] == [("steps", ["7"])]
+
+
+def test_a_file_is_looked_for_here_and_then_among_those_that_ship(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped, _ = split_files(["@train_sigma_args.txt"])
+    assert shipped[0].value == ["sigma"]
+    (tmp_path / "train_sigma_args.txt").write_text("--steps 3\n")
+    assert split_files(["@train_sigma_args.txt"])[0] == [Flag("steps", ["3"], "train_sigma_args.txt line 1")]
+    for elsewhere in ("@nowhere/train_sigma_args.txt", f"@{tmp_path}/nowhere/train_sigma_args.txt", "@absent.txt"):
+        with pytest.raises(ValueError, match=r"cannot read the flags file.*; shipped: train_sigma_args.txt"):
+            split_files([elsewhere])

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -330,6 +331,10 @@ class _Job:
         self._say(
             f"{self.recipe.model.family}: {parameters / 1e6:.1f} M parameters, {self.precision.name} on {self.device}"
         )
+        if self.recipe.inactive_flags:
+            text = f"not active yet: {', '.join(self.recipe.inactive_flags)}"
+            self.progress.note(fill(text, width=100, subsequent_indent="  ", break_on_hyphens=False))
+            log.info(text)
         if restored and self.trainer.step >= self.recipe.train.steps:
             self._say(
                 f"finished already at step {self.trainer.step}; raise --steps to go on, or --no-resume to start anew"

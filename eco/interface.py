@@ -1,0 +1,117 @@
+"""Flags that are no settings of a recipe: other ways of writing one, and names whose feature is not built yet.
+
+`recipes/interface.toml` holds them, so that a file of flags stays whole while features are still to come: a wish that
+nothing can fulfil is accepted and kept in words, which the recipe carries and training tells; nothing is swallowed.
+"""
+
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from eco.flags import FROM_PYTHON, SHIPPED, Flag, parse
+
+
+class Interface(NamedTuple):
+    """The table.
+
+    aliases: name -> the words that it stands for. values: setting -> those of its values that are not built.
+    switches: on/off name -> how it is. settings: name of what takes a value -> the value that is in force, if any.
+    """
+
+    aliases: Mapping[str, str]
+    values: Mapping[str, Sequence[str]]
+    switches: Mapping[str, bool]
+    settings: Mapping[str, str | None]
+
+    def names(self) -> list[str]:
+        """Every name that is not a setting."""
+        return [*self.aliases, *self.switches, *self.settings]
+
+
+@cache
+def table() -> Interface:
+    """What ships with the package."""
+    read: dict[str, Any] = tomllib.loads((SHIPPED / "interface.toml").read_text(encoding="utf-8"))
+    always = read["always"]
+    return Interface(
+        aliases=read["aliases"],
+        values=read["values"],
+        switches={name: False for area in read["switches"].values() for name in area}
+        | {name: state for name, state in always.items() if isinstance(state, bool)},
+        settings={name: None for area in read["settings"].values() for name in area}
+        | {name: value for name, value in always.items() if isinstance(value, str)},
+    )
+
+
+def split(flags: Sequence[Flag]) -> tuple[list[Flag], dict[str, str]]:
+    """(the flags that set something, the wishes that change nothing: name -> in words; empty words are fulfilled).
+
+    Of two flags of one name the later counts.
+
+    Raises:
+        ValueError: a value is missing, or is given to an on/off flag.
+    """
+    active: list[Flag] = []
+    wishes: dict[str, str] = {}
+    for flag in map(_expanded, flags):
+        words = _unfulfilled(flag)
+        if words is None:
+            active.append(flag)
+        wishes[_key(flag.name)] = words or ""
+    return active, wishes
+
+
+def inactive(earlier: Sequence[str], wishes: Mapping[str, str]) -> tuple[str, ...]:
+    """What is wished for in vain: the `earlier` words, and the `wishes` that override them name by name."""
+    known = {_key(words.split()[0].removeprefix("--")): words for words in earlier}
+    return tuple(words for words in {**known, **wishes}.values() if words)
+
+
+def _expanded(flag: Flag) -> Flag:
+    words = table().aliases.get(flag.name)
+    if words is None:
+        return flag
+    (meant,) = parse(shlex.split(words), f"--{flag.name} on {flag.origin}")
+    if meant.value is None:
+        return Flag(meant.name, flag.value, flag.origin)
+    if flag.value not in (None, True):
+        raise ValueError(f"--{flag.name} on {flag.origin} takes no value; it stands for {words}")
+    return meant
+
+
+def _unfulfilled(flag: Flag) -> str | None:
+    """The flag in words if nothing stands behind it, empty if it asks for what is anyway; None if it is a setting."""
+    known = table()
+    if _key(flag.name) in known.switches:
+        return _switch(flag, known.switches[_key(flag.name)])
+    if flag.name in known.settings:
+        return _setting(flag, known.settings[flag.name])
+    value = _value(flag)
+    return f"--{flag.name} {value}" if value in known.values.get(flag.name, ()) else None
+
+
+def _switch(flag: Flag, state: bool) -> str:
+    if not (flag.value is None or isinstance(flag.value, bool)):
+        raise ValueError(f"--{flag.name} on {flag.origin} takes no value; it is on or, with --no- before it, off")
+    wanted = (flag.value is not False) != flag.name.startswith("no-")
+    return "" if wanted == state else f"--{'' if wanted else 'no-'}{_key(flag.name)}"
+
+
+def _setting(flag: Flag, in_force: str | None) -> str:
+    if flag.value is None:
+        raise ValueError(f"--{flag.name} on {flag.origin} needs a value")
+    if in_force is None:
+        return f"--{flag.name}"
+    value = _value(flag)
+    return "" if value == in_force else f"--{flag.name} {value}"
+
+
+def _value(flag: Flag) -> str:
+    return str(flag.value) if flag.origin == FROM_PYTHON else " ".join(flag.value or [])
+
+
+def _key(name: str) -> str:
+    """`no-x` and `x` are wishes about one thing."""
+    return name.removeprefix("no-")
