@@ -52,7 +52,11 @@ def information(log_p: Tensor) -> Information:
 
 
 def rib_loss(found: Information, experts: int, config: RibConfig) -> Tensor:
-    """Scalar: experts that lie idle, tokens that hesitate and routing that ignores the token all cost; no unit."""
+    """Scalar without unit: experts that lie idle, tokens that hesitate and routing that ignores its token all cost.
+
+    As I(X;E) = H(mean p) - mean H(p), the three terms say that information is worth having; nothing here bounds it but
+    log E, and the losses of the model itself.
+    """
     most = math.log(experts)
     price = config.collapse * (most - found.load_entropy) + config.info * found.token_entropy
     return (price - config.confidence * found.retained) / most
