@@ -121,15 +121,15 @@ def _start(k: Tensor, v: Tensor, previous_gain: Tensor, state: Mamba3State | Non
 
 
 def _chunks(part: Tensor, chunk: int) -> Tensor:
-    """(B, H, T, ...) as (B, H, T / c, c, ...), T filled up by zeros: positions that take in nothing and decay nothing."""
+    """(B, H, T, ...) as (B, H, T / c, c, ...), T filled up with zeros: they take in nothing and decay nothing."""
     missing = -part.shape[2] % chunk
     if missing:
         part = F.pad(part, (0, 0) * (part.dim() - 3) + (0, missing))
-    return part.unflatten(2, (-1, chunk))
+    return part.view(*part.shape[:2], -1, chunk, *part.shape[3:])
 
 
 def _documents(reset: Tensor | None, chunk: int) -> Tensor | None:
-    """The number of each position's document, (B, 1, T / c, c + 1), in front of each chunk that of the position before."""
+    """(B, 1, T / c, c + 1): the number of each position's document, first that of the position before the chunk."""
     if reset is None:
         return None
     numbers = _chunks(reset[:, None].int(), chunk)
@@ -165,7 +165,7 @@ def _decays(log_decay: Tensor, documents: Tensor | None) -> _Decays:
 
 
 class _Scan(torch.autograd.Function):
-    """y_i = sum_{j <= i} weight_ij (q_i . k_j) v_j + the memory before the chunk; n chunks of c positions with R rows each.
+    """y_i = sum_{j <= i} weight_ij (q_i . k_j) v_j, j in i's chunk of c R rows, + into_i q_i . memory before the chunk.
 
     q, k: (B, H, n, c R, N) and v: (B, H, n, c R, P) in one dtype; log_decay, gain, merged: (B, H, n, c), gain for i = j
     and merged for j < i; start: (B, H, N, P). Returns y, shaped as v, and the memory after the last chunk.
@@ -254,7 +254,7 @@ def _weights(between: Tensor, gain: Tensor, merged: Tensor) -> Tensor:
 
 def _scaled(rows: Tensor, factors: Tensor) -> Tensor:
     """rows: (B, H, n, c R, D), times factors (B, H, n, c), in the dtype of the rows."""
-    return (rows.unflatten(3, (factors.shape[-1], -1)) * factors[..., None, None]).to(rows.dtype).view_as(rows)
+    return (rows.view(*factors.shape, -1) * factors[..., None]).to(rows.dtype).view_as(rows)
 
 
 def _weigh_(scores: Tensor, weights: Tensor) -> Tensor:
@@ -267,7 +267,7 @@ def _weigh_(scores: Tensor, weights: Tensor) -> Tensor:
 
 def _by_position(products: Tensor, like: Tensor) -> Tensor:
     """products: (B, H, n, c R, D), summed to (B, H, n, c) in the dtype of `like`."""
-    return products.unflatten(3, (like.shape[-1], -1)).sum((-2, -1), dtype=like.dtype)
+    return products.view(*like.shape, -1).sum(-1, dtype=like.dtype)
 
 
 def _by_pair(products: Tensor, like: Tensor) -> Tensor:
