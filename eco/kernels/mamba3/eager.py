@@ -39,7 +39,7 @@ def mamba3_mix(
     with torch.autocast(x.device.type, enabled=False):
         time = x.shape[1]
         chunk = min(chunk, time)
-        turn = None if rotation is None else tuple(_by_head(part)[..., None, :] for part in rotation)
+        turn = None if rotation is None else (_by_head(rotation[0])[..., None, :], _by_head(rotation[1])[..., None, :])
         k = _rotate(_spread(key, weights.key_bias), turn)
         q = _rotate(_spread(query, weights.query_bias), turn)
         v = _wide(_by_head(x))[:, :, :, None] * weights.value_in[:, None]
@@ -100,7 +100,7 @@ def _rotate(vectors: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
         return vectors
     cos, sin = turn
     count = cos.shape[-1]
-    first, second, rest = vectors.split((count, count, vectors.shape[-1] - 2 * count), dim=-1)
+    first, second, rest = torch.split(vectors, [count, count, vectors.shape[-1] - 2 * count], dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 

@@ -69,7 +69,7 @@ def _rotate(vectors: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
         return vectors
     cos, sin = (part[:, :, None] for part in rotation)
     count = cos.shape[-1]
-    first, second, rest = vectors.split((count, count, vectors.shape[-1] - 2 * count), dim=-1)
+    first, second, rest = torch.split(vectors, [count, count, vectors.shape[-1] - 2 * count], dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 
