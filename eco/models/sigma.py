@@ -192,6 +192,8 @@ class Sigma(HeadedModel):
     def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
         hidden, routings = self._run(batch["tokens"], None)
         losses = {"lm": self.token_loss(hidden, batch["targets"])}
+        if not self.training:
+            return StepOutput(losses)
         for name in routings[0].losses if routings else ():
             losses[name] = torch.stack([routing.losses[name] for routing in routings]).mean()
         if routings:
@@ -319,9 +321,9 @@ class Sigma(HeadedModel):
         metrics = _means([routing.metrics for routing in routings])
         for kind in (Mamba3, LatentAttention):
             metrics |= _means([module.metrics for module in self.modules() if isinstance(module, kind)])
-        lambdas = [m.metrics["diff_attn_lambda_mean"] for m in self.modules() if isinstance(m, LatentAttention)]
         if self.config.differential:
-            together = torch.stack(lambdas)
+            attentions = [module for module in self.modules() if isinstance(module, LatentAttention)]
+            together = torch.stack([module.metrics["diff_attn_lambda_mean"] for module in attentions])
             metrics |= {"diff_attn_lambda_min": together.min(), "diff_attn_lambda_max": together.max()}
         return metrics
 

@@ -1,25 +1,14 @@
-"""Small language models of every kind, their weights moved away from zero biases and unit norms."""
+"""Models of `small_models`, their weights moved away from zero biases and unit norms."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from small_models import CONFIGS, VOCABULARY
 from torch import Tensor
 
 from eco import plugins
-from eco.models import decoder, gpt2
 from eco.models.contract import LanguageModel, LanguageModelConfig, build_model
-
-VOCABULARY, CONTEXT = 61, 24
-_SIZES = {"vocab_size": VOCABULARY, "context": CONTEXT, "width": 32, "layers": 2, "heads": 4}
-
-CONFIGS: dict[str, LanguageModelConfig] = {
-    "gpt2": gpt2.Config(**_SIZES),
-    "gpt2-bare": gpt2.Config(**_SIZES, attention_bias=False, activation="gelu", tied=False, feed_forward=48),
-    "decoder": decoder.Config(**_SIZES, kv_heads=2),
-    "decoder-bias": decoder.Config(**_SIZES, attention_bias=True, mlp_bias=True, tied=False, rope_base=500.0),
-    "decoder-qk-norm": decoder.Config(**_SIZES, kv_heads=1, qk_norm=True, attention_bias=True),
-}
 
 Make = Callable[..., LanguageModel]
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from small_models import TRANSFORMERS
 from torch import Tensor
 
 from eco.models import decoder, gpt2, huggingface
@@ -26,6 +27,12 @@ def theirs_from(folder: Path):
 def edit(folder: Path, **changes: object) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.fixture(params=TRANSFORMERS)
+def config(request: pytest.FixtureRequest) -> LanguageModelConfig:
+    """What transformers knows too."""
+    return TRANSFORMERS[request.param]
 
 
 @pytest.fixture

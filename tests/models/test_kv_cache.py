@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from small_models import TRANSFORMERS
 from torch import Tensor
 
 from eco.models import decoder, gpt2
@@ -36,6 +37,7 @@ def test_left_padding_is_seen_by_no_token(model: LanguageModel, tokens: Tensor, 
         torch.testing.assert_close(logits[row, pad:], alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("config", TRANSFORMERS.values(), ids=TRANSFORMERS)
 def test_every_query_sees_a_key(model: LanguageModel) -> None:
     """A softmax over nothing is NaN on some devices, and zero times NaN spreads."""
     cache = model.new_cache(3, 20, torch.tensor([0, 6, 13]))
@@ -55,6 +57,7 @@ def test_finished_rows_leave_and_the_others_go_on(model: LanguageModel, tokens: 
     torch.testing.assert_close(left, expected[[2, 0], 10:16], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("config", TRANSFORMERS.values(), ids=TRANSFORMERS)
 def test_the_cache_holds_the_compute_dtype(model: LanguageModel, tokens: Tensor) -> None:
     assert model.new_cache(2, 5).keys.dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):

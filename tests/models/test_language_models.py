@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from small_models import TRANSFORMERS
 from torch import Tensor
 
 from eco import plugins
@@ -22,7 +23,8 @@ def gradients(model: LanguageModel, tokens: Tensor) -> dict[str, Tensor]:
 
 
 def with_dropout(config: LanguageModelConfig, **rates: float) -> LanguageModelConfig:
-    return type(config)(**{**config.model_dump(), **rates})
+    known = {kind: rate for kind, rate in rates.items() if kind in type(config).model_fields}
+    return type(config)(**{**config.model_dump(), **known})
 
 
 @torch.no_grad()
@@ -41,7 +43,7 @@ def test_the_loss_is_the_mean_over_targets_that_are_not_ignored(model: LanguageM
     output = model.training_step(batch)
     kept = batch["targets"] != IGNORE
     expected = F.cross_entropy(model(batch["tokens"])[kept], batch["targets"][kept])
-    assert list(output.losses) == ["lm"] and output.carry is None
+    assert list(output.losses) == ["lm"] and output.carry is None, "a model in evaluation mode has no other losses"
     torch.testing.assert_close(output.losses["lm"], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -60,6 +62,7 @@ def test_one_batch_can_be_learned_by_heart(config: LanguageModelConfig, tokens: 
         last = model.training_step(batch_of(tokens)).losses["lm"]
         last.backward()
         optimizer.step()
+        model.after_step()
     assert first > 3.5 and last < 0.02
 
 
@@ -81,9 +84,18 @@ def test_gradient_checkpointing_changes_no_bit(config: LanguageModelConfig, toke
     assert all(torch.equal(stored, found[1][name]) for name, stored in found[0].items())
 
 
-@pytest.mark.parametrize("kind", ["dropout", "attention_dropout"])
 @torch.no_grad()
-def test_dropout_acts_in_training_only(config: LanguageModelConfig, tokens: Tensor, make, kind: str) -> None:
+def test_dropout_acts_in_training_only(config: LanguageModelConfig, tokens: Tensor, make) -> None:
+    check_dropout_acts_in_training_only(config, tokens, make, "dropout")
+
+
+@pytest.mark.parametrize("config", TRANSFORMERS.values(), ids=TRANSFORMERS)
+@torch.no_grad()
+def test_attention_dropout_acts_in_training_only(config: LanguageModelConfig, tokens: Tensor, make) -> None:
+    check_dropout_acts_in_training_only(config, tokens, make, "attention_dropout")
+
+
+def check_dropout_acts_in_training_only(config: LanguageModelConfig, tokens: Tensor, make, kind: str) -> None:
     model, plain = make(with_dropout(config, **{kind: 0.3})), make(config)
     assert torch.equal(model(tokens), plain(tokens))
     model.train()
@@ -112,9 +124,11 @@ def test_bf16_autocast_stays_close_to_fp32(model: LanguageModel, tokens: Tensor)
         assert model(tokens).dtype == torch.bfloat16
     assert loss != rough_loss, "autocast did nothing"
     assert rough_loss.dtype == torch.float32 and abs(loss - rough_loss) < 0.02
+    # A ternary model rounds its activations to int8 as well, and bf16 moves some of them over to the next step.
+    alike = 0.95 if getattr(model.config, "quant_mode", "none") == "bitnet_1_58" else 0.98
     for name, gradient in exact.items():
         assert rough[name].dtype == torch.float32
-        assert F.cosine_similarity(gradient.flatten(), rough[name].flatten(), dim=0) > 0.98, name
+        assert F.cosine_similarity(gradient.flatten(), rough[name].flatten(), dim=0) > alike, name
 
 
 def test_the_seed_alone_decides_the_weights(config: LanguageModelConfig) -> None:
@@ -140,6 +154,7 @@ def test_init_fills_every_parameter_and_buffer(model: LanguageModel) -> None:
     assert all(tensor.isfinite().all() for tensor in [*model.parameters(), *model.buffers()])
 
 
+@pytest.mark.parametrize("config", TRANSFORMERS.values(), ids=TRANSFORMERS)
 def test_projections_into_the_residual_stream_start_smaller_with_depth(config: LanguageModelConfig) -> None:
     deep = type(config)(**{**config.model_dump(), "layers": 8, "width": 64})
     model = build_model(plugins.find("models", config.family).build, deep, 0, torch.device("cpu"))
