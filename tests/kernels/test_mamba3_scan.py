@@ -264,6 +264,17 @@ def test_strong_decay_forgets_without_overflow(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("strong", [-50.0, -5000.0])
+def test_strong_decay_does_not_blur_the_slow_decay_after_it(strong: float) -> None:
+    sizes = Sizes(T=128, P=16, R=1, N=16)
+    exact, rounded = case(sizes), case(sizes, dtype=torch.float32)
+    for given in (exact, rounded):
+        given.sequences["log_decay"].mul_(0.1)[:, ::7] = strong
+    expected = values_and_gradients(exact, reference.mamba3_mix)
+    for found, right in zip(values_and_gradients(rounded, eager.mamba3_mix, chunk=64), expected, strict=True):
+        assert error(found.double(), right) < 2e-6
+
+
 def test_memory_of_a_step_does_not_hold_a_state_for_each_position() -> None:
     """Saved for the backward, in elements: linear in T, and less than T states."""
     sizes = Sizes(B=1, T=256, H=2, P=32, R=1, N=64, A=0)

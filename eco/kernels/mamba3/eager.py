@@ -152,15 +152,16 @@ class _Decays(NamedTuple):
 
 
 def _decays(log_decay: Tensor, documents: Tensor | None) -> _Decays:
-    total = log_decay.cumsum(-1)
-    chunk = total.shape[-1]
-    hidden = torch.ones(chunk, chunk, dtype=torch.bool, device=total.device).triu()
-    into, after, through = total.exp(), (total[..., -1:] - total).exp(), total[..., -1].exp()
+    """Differences of sums in float64: a position that forgets nearly all must not blur what decays slowly after it."""
+    total = log_decay.double().cumsum(-1)
+    into, after, through = total, total[..., -1:] - total, total[..., -1]
+    between = (total[..., :, None] - total[..., None, :]).clamp_(max=0)  # where j > i, to be dropped, exp would be inf
+    into, after, through, between = (part.to(log_decay.dtype).exp() for part in (into, after, through, between))
+    between.tril_(-1)
     if documents is not None:
         here, before, last = documents[..., 1:], documents[..., :1], documents[..., -1:]
-        hidden = hidden | (here[..., :, None] != here[..., None, :])
         into, after, through = into * (here == before), after * (here == last), through * (before == last)[..., 0]
-    between = (total[..., :, None] - total[..., None, :]).masked_fill_(hidden, -torch.inf).exp_()
+        between *= here[..., :, None] == here[..., None, :]
     return _Decays(between, into, after, through)
 
 
