@@ -82,10 +82,10 @@ def case(sizes: Sizes, *, reset: bool = False, state: bool = False, dtype: torch
     )
 
 
-def values_and_gradients(given: Case, mix: Any, **options: Any) -> list[Tensor]:
+def values_and_gradients(inputs: Case, mix: Any, **options: Any) -> list[Tensor]:
     """The output, the state, and the gradients of every input for fixed random gradients of all of these."""
-    leaves = [leaf.requires_grad_() for leaf in given.leaves()]
-    y, state = given.run(mix, **options)
+    leaves = [leaf.requires_grad_() for leaf in inputs.leaves()]
+    y, state = inputs.run(mix, **options)
     outputs = [y, *state]
     generator = torch.Generator().manual_seed(7)
     upstream = [torch.randn(out.shape, generator=generator).to(out.dtype) for out in outputs]
@@ -108,9 +108,9 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_chunks_equal_the_recurrence_in_float64(name: str) -> None:
     sizes, chunk, reset, state = CASES[name]
-    given = case(sizes, reset=reset, state=state)
-    expected = values_and_gradients(given, reference.mamba3_mix)
-    for found, right in zip(values_and_gradients(given, eager.mamba3_mix, chunk=chunk), expected, strict=True):
+    inputs = case(sizes, reset=reset, state=state)
+    expected = values_and_gradients(inputs, reference.mamba3_mix)
+    for found, right in zip(values_and_gradients(inputs, eager.mamba3_mix, chunk=chunk), expected, strict=True):
         torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-9)
 
 
@@ -119,8 +119,8 @@ def test_chunks_equal_the_recurrence_in_float64(name: str) -> None:
 def test_float32_is_as_exact_as_it_can_be(rank: int, chunk: int, mix: Any) -> None:
     sizes = Sizes(T=150, H=2, P=16, R=rank, N=16, A=4)
     expected = values_and_gradients(case(sizes, reset=True, state=True), reference.mamba3_mix)
-    given = case(sizes, reset=True, state=True, dtype=torch.float32)
-    for found, right in zip(values_and_gradients(given, mix, chunk=chunk), expected, strict=True):
+    inputs = case(sizes, reset=True, state=True, dtype=torch.float32)
+    for found, right in zip(values_and_gradients(inputs, mix, chunk=chunk), expected, strict=True):
         assert found.dtype == torch.float32
         assert error(found.double(), right) < 1e-5
         torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=1e-4 * right.abs().max().item())
@@ -131,14 +131,14 @@ def test_bfloat16_products_keep_memory_and_decays_in_float32(mix: Any) -> None:
     """bf16 has 8 bits: relative errors of some 2^-8 in values, a few times that in gradients."""
     sizes = Sizes(T=150, H=2, P=16, R=4, N=16, A=4)
     expected = values_and_gradients(case(sizes), reference.mamba3_mix)
-    given = case(sizes, dtype=torch.float32)
+    inputs = case(sizes, dtype=torch.float32)
 
-    def rounded(*inputs: Any, **options: Any) -> tuple[Tensor, Mamba3State]:
+    def rounded(*arguments: Any, **options: Any) -> tuple[Tensor, Mamba3State]:
         with torch.autocast("cpu", torch.bfloat16):
-            out: tuple[Tensor, Mamba3State] = mix(*inputs, **options)
+            out: tuple[Tensor, Mamba3State] = mix(*arguments, **options)
             return out
 
-    y, *others = values_and_gradients(given, rounded, chunk=16)
+    y, *others = values_and_gradients(inputs, rounded, chunk=16)
     assert y.dtype == torch.bfloat16 and {other.dtype for other in others} == {torch.float32}
     for found, right in zip([y, *others], expected, strict=True):
         assert error(found.double(), right) < 0.02
@@ -154,17 +154,17 @@ def test_bfloat16_products_keep_memory_and_decays_in_float32(mix: Any) -> None:
     state=st.booleans(),
 )
 def test_any_chunk_gives_the_same(time: int, chunk: int, rank: int, pairs: int, reset: bool, state: bool) -> None:
-    given = case(Sizes(T=time, R=rank, N=4, A=pairs), reset=reset, state=state, seed=time)
-    expected, final = given.run(reference.mamba3_mix)
-    y, ours = given.run(eager.mamba3_mix, chunk=chunk)
+    inputs = case(Sizes(T=time, R=rank, N=4, A=pairs), reset=reset, state=state, seed=time)
+    expected, final = inputs.run(reference.mamba3_mix)
+    y, ours = inputs.run(eager.mamba3_mix, chunk=chunk)
     torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(ours, final, rtol=1e-9, atol=1e-9)
 
 
 def test_gradients_equal_finite_differences() -> None:
-    given = case(Sizes(B=1, T=5, H=2, P=2, R=2, N=4, A=1), state=True)
+    inputs = case(Sizes(B=1, T=5, H=2, P=2, R=2, N=4, A=1), state=True)
     reset = torch.tensor([[False, False, False, True, False]])
-    leaves = [leaf.requires_grad_() for leaf in given.leaves()]
+    leaves = [leaf.requires_grad_() for leaf in inputs.leaves()]
 
     def mix(*values: Tensor) -> tuple[Tensor, ...]:
         weights, state = Mamba3Weights(*values[9:15]), Mamba3State(*values[15:])
@@ -175,26 +175,26 @@ def test_gradients_equal_finite_differences() -> None:
 
 
 def test_token_by_token_equals_all_at_once() -> None:
-    given = case(Sizes(T=10), state=True)
-    expected, final = given.run(mamba3.mamba3_mix, chunk=4)
-    state = given.state
-    assert state is not None and given.rotation is not None
+    inputs = case(Sizes(T=10), state=True)
+    expected, final = inputs.run(mamba3.mamba3_mix, chunk=4)
+    state = inputs.state
+    assert state is not None and inputs.rotation is not None
     for t in range(10):
-        now = [part[:, t] for part in given.sequences.values()]
-        turn = given.rotation[0][:, t], given.rotation[1][:, t]
-        y, state = mamba3.mamba3_step(*now, turn, given.weights, state)
+        now = [part[:, t] for part in inputs.sequences.values()]
+        turn = inputs.rotation[0][:, t], inputs.rotation[1][:, t]
+        y, state = mamba3.mamba3_step(*now, turn, inputs.weights, state)
         torch.testing.assert_close(y, expected[:, t], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(state, final, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("ends", [(1, 2, 13), (4, 8, 13), (7, 13)])
 def test_pieces_equal_the_whole(ends: tuple[int, ...]) -> None:
-    given = case(Sizes(T=13), reset=True)
+    inputs = case(Sizes(T=13), reset=True)
     mix = partial(mamba3.mamba3_mix, chunk=4)
-    expected, final = given.run(mix)
+    expected, final = inputs.run(mix)
     outputs, state, first = [], None, 0
     for end in ends:
-        y, state = given.piece(first, end, state).run(mix)
+        y, state = inputs.piece(first, end, state).run(mix)
         outputs.append(y)
         first = end
     torch.testing.assert_close(torch.cat(outputs, dim=1), expected, rtol=1e-9, atol=1e-9)
@@ -203,9 +203,9 @@ def test_pieces_equal_the_whole(ends: tuple[int, ...]) -> None:
 
 def test_no_output_depends_on_later_positions() -> None:
     """Nor on the next position's gain, which is merged into that of its predecessor."""
-    given = case(Sizes(T=11))
-    sequences = {name: part.clone().requires_grad_() for name, part in given.sequences.items()}
-    y, _ = Case(sequences, given.rotation, given.weights, None, None).run(mamba3.mamba3_mix, chunk=4)
+    inputs = case(Sizes(T=11))
+    sequences = {name: part.clone().requires_grad_() for name, part in inputs.sequences.items()}
+    y, _ = Case(sequences, inputs.rotation, inputs.weights, None, None).run(mamba3.mamba3_mix, chunk=4)
     gradients = dict(zip(sequences, torch.autograd.grad(y[:, :6].square().sum(), sequences.values()), strict=True))
     for name in SEQUENCES:
         assert gradients[name][:, 6:].count_nonzero() == 0, name
@@ -213,10 +213,10 @@ def test_no_output_depends_on_later_positions() -> None:
 
 
 def test_an_input_is_remembered_50_positions_later() -> None:
-    given = case(Sizes(B=1, T=80))
-    x = given.sequences["x"].requires_grad_()
-    given.sequences["log_decay"].mul_(0.1)
-    y, _ = given.run(mamba3.mamba3_mix, chunk=16)
+    inputs = case(Sizes(B=1, T=80))
+    x = inputs.sequences["x"].requires_grad_()
+    inputs.sequences["log_decay"].mul_(0.1)
+    y, _ = inputs.run(mamba3.mamba3_mix, chunk=16)
     (gradient,) = torch.autograd.grad(y[:, 70].square().sum(), x)
     assert gradient[:, 20].norm() > 1e-3 * gradient[:, 69].norm() > 0
 
@@ -225,13 +225,13 @@ def test_an_input_is_remembered_50_positions_later() -> None:
 @pytest.mark.parametrize("state", [False, True])
 def test_a_document_knows_nothing_of_the_one_before(position: int, state: bool) -> None:
     """Exactly: at the border of a chunk and inside one."""
-    given = case(Sizes(T=11), state=state)
+    inputs = case(Sizes(T=11), state=state)
     reset = torch.zeros(2, 11, dtype=torch.bool)
     reset[:, position] = True
-    leaves = [leaf.requires_grad_() for leaf in (*given.sequences.values(), *(given.state or ()))]
-    packed = Case(given.sequences, given.rotation, given.weights, reset, given.state)
+    leaves = [leaf.requires_grad_() for leaf in (*inputs.sequences.values(), *(inputs.state or ()))]
+    packed = Case(inputs.sequences, inputs.rotation, inputs.weights, reset, inputs.state)
     y, last = packed.run(mamba3.mamba3_mix, chunk=4)
-    alone, alone_last = given.piece(position, 11, None).run(mamba3.mamba3_mix, chunk=4)
+    alone, alone_last = inputs.piece(position, 11, None).run(mamba3.mamba3_mix, chunk=4)
     torch.testing.assert_close(y[:, position:], alone, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(last, alone_last, rtol=1e-9, atol=1e-9)
 
@@ -244,11 +244,11 @@ def test_a_document_knows_nothing_of_the_one_before(position: int, state: bool) 
 
 
 def test_decay_at_a_documents_beginning_has_no_gradient() -> None:
-    given = case(Sizes(T=11))
+    inputs = case(Sizes(T=11))
     reset = torch.zeros(2, 11, dtype=torch.bool)
     reset[:, 6] = True
-    decay = given.sequences["log_decay"].requires_grad_()
-    y, _ = Case(given.sequences, given.rotation, given.weights, reset, None).run(mamba3.mamba3_mix, chunk=4)
+    decay = inputs.sequences["log_decay"].requires_grad_()
+    y, _ = Case(inputs.sequences, inputs.rotation, inputs.weights, reset, None).run(mamba3.mamba3_mix, chunk=4)
     (gradient,) = torch.autograd.grad(y.square().sum(), decay)
     assert gradient[:, 6].count_nonzero() == 0
     assert gradient[:, 7].count_nonzero() == gradient[:, 7].numel()
@@ -256,11 +256,11 @@ def test_decay_at_a_documents_beginning_has_no_gradient() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_strong_decay_forgets_without_overflow(dtype: torch.dtype) -> None:
-    given = case(Sizes(T=70), state=True, dtype=dtype)
-    given.sequences["log_decay"].fill_(-50.0)
-    found = values_and_gradients(given, mamba3.mamba3_mix, chunk=64)
+    inputs = case(Sizes(T=70), state=True, dtype=dtype)
+    inputs.sequences["log_decay"].fill_(-50.0)
+    found = values_and_gradients(inputs, mamba3.mamba3_mix, chunk=64)
     assert all(part.isfinite().all() for part in found)
-    expected = values_and_gradients(given, reference.mamba3_mix)
+    expected = values_and_gradients(inputs, reference.mamba3_mix)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
 
 
@@ -268,8 +268,8 @@ def test_strong_decay_forgets_without_overflow(dtype: torch.dtype) -> None:
 def test_strong_decay_does_not_blur_the_slow_decay_after_it(strong: float) -> None:
     sizes = Sizes(T=128, P=16, R=1, N=16)
     exact, rounded = case(sizes), case(sizes, dtype=torch.float32)
-    for given in (exact, rounded):
-        given.sequences["log_decay"].mul_(0.1)[:, ::7] = strong
+    for inputs in (exact, rounded):
+        inputs.sequences["log_decay"].mul_(0.1)[:, ::7] = strong
     expected = values_and_gradients(exact, reference.mamba3_mix)
     for found, right in zip(values_and_gradients(rounded, eager.mamba3_mix, chunk=64), expected, strict=True):
         assert error(found.double(), right) < 2e-6
@@ -284,10 +284,10 @@ def test_memory_of_a_step_does_not_hold_a_state_for_each_position() -> None:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // tensor.element_size()
         return tensor
 
-    given = case(sizes, dtype=torch.float32)
-    for leaf in given.leaves():
+    inputs = case(sizes, dtype=torch.float32)
+    for leaf in inputs.leaves():
         leaf.requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y, _ = given.run(mamba3.mamba3_mix, chunk=64)
+        y, _ = inputs.run(mamba3.mamba3_mix, chunk=64)
     y.sum().backward()
     assert sum(saved.values()) < sizes.B * sizes.T * sizes.H * sizes.N * sizes.P / 2
