@@ -1,20 +1,18 @@
 """How tokens come to their experts and back: three ways to the same numbers.
 
 `grouped` sorts the rows by expert, so that each layer of all experts is one grouped product, and the host never waits
-for the device. Both directions only gather, forward and backward: no row is written twice, so the result does not
-depend on the order in which threads come by. `packed` sorts too, but calls one expert after the other; `legacy` does
-not even sort: it looks for each expert's tokens. Their gradients are autograd's own, one of the size of all experts'
-weights for each expert.
+for the device. `packed` sorts too, but calls one expert after the other; `legacy` does not even sort: it looks for each
+expert's tokens. The gradients of these two are autograd's own, one of the size of all experts' weights per expert.
 """
 
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from eco.kernels.grouped import combine_rows, gather_rows
 from eco.models.layers.moe.experts import Experts
 from eco.models.layers.moe.router import expert_load
 
@@ -39,22 +37,11 @@ def plan(experts: Tensor, count: int) -> Plan:
     return Plan(order // experts.shape[1], row.view_as(experts), F.pad(ends, (1, 0)))
 
 
-def gather(x: Tensor, way: Plan) -> Tensor:
-    """x (N, W) -> (N * k, W): each row's token."""
-    out: Tensor = _Gather.apply(x, way.token, way.row)  # type: ignore[no-untyped-call]
-    return out
-
-
-def combine(y: Tensor, gates: Tensor, way: Plan) -> Tensor:
-    """y (N * k, W), gates (N, k) -> (N, W): the sum of each token's rows, weighted. Added in the dtype of the gates."""
-    out: Tensor = _Combine.apply(y, gates, way.token, way.row)  # type: ignore[no-untyped-call]
-    return out
-
-
 def grouped(x: Tensor, experts: Tensor, gates: Tensor, networks: Experts) -> Tensor:
     """x (N, W), the experts of each token (N, k) ascending and their weights -> (N, W)."""
     way = plan(experts, networks.count)
-    return combine(networks(gather(x, way), way.offsets), gates, way)
+    y = networks(gather_rows(x, way.token, way.row), way.offsets)
+    return combine_rows(y, gates, way.row)
 
 
 def packed(x: Tensor, experts: Tensor, gates: Tensor, networks: Experts) -> Tensor:
@@ -76,32 +63,3 @@ def legacy(x: Tensor, experts: Tensor, gates: Tensor, networks: Experts) -> Tens
 
 
 DISPATCHES = {"grouped": grouped, "packed": packed, "legacy": legacy}
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, token: Tensor, row: Tensor) -> Tensor:
-        ctx.save_for_backward(row)
-        return x[token]
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, None, None]:
-        (row,) = ctx.saved_tensors
-        return dout[row].sum(1), None, None
-
-
-class _Combine(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, gates: Tensor, token: Tensor, row: Tensor) -> Tensor:
-        ctx.save_for_backward(y, gates, token, row)
-        return (y[row] * gates[..., None]).sum(1).to(y.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        y, gates, token, row = ctx.saved_tensors
-        sorted_gates = torch.empty_like(gates).flatten().scatter_(0, row.flatten(), gates.flatten())
-        dy = (dout[token] * sorted_gates[:, None]).to(y.dtype)
-        dgates = (y[row] * dout[:, None].to(gates.dtype)).sum(-1)
-        return dy, dgates, None, None
