@@ -56,9 +56,9 @@ def test_the_loss_is_the_weighted_sum_of_its_three_terms() -> None:
     }
     for name, value in terms.items():
         only = RibConfig(**{**dict.fromkeys(terms, 0.0), name: 0.5})
-        assert rib_loss(found, EXPERTS, only).item() == pytest.approx(0.5 * value, abs=1e-14)
+        assert rib_loss(found, only).item() == pytest.approx(0.5 * value, abs=1e-14)
     expected = 0.08 * terms["collapse"] + 0.03 * terms["info"] + 0.03 * terms["confidence"]
-    assert rib_loss(found, EXPERTS, RibConfig()).item() == pytest.approx(expected, abs=1e-14)
+    assert rib_loss(found, RibConfig()).item() == pytest.approx(expected, abs=1e-14)
 
 
 def test_an_expert_out_of_reach_leaves_the_gradient_finite() -> None:
@@ -94,7 +94,7 @@ def test_training_on_the_loss_alone_raises_the_information() -> None:
         optimizer.zero_grad()
         choice = layer.router(x)
         found = information(choice.log_p)
-        rib_loss(found, EXPERTS, RibConfig()).backward()
+        rib_loss(found, RibConfig()).backward()
         assert layer.evidence() > 0
         optimizer.step()
         seen.append(found.retained.item() / math.log(EXPERTS))

@@ -37,16 +37,14 @@ class _GroupedLinear(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = _rows(ctx.offsets)
-        dx = dweight = None
-        if ctx.needs_input_grad[0]:
-            dx = torch.empty_like(x)
-            for group, own in zip(weight.chunk(len(rows)), rows, strict=True):
-                if own.start < own.stop:
-                    torch.mm(dout[own], group.to(x.dtype), out=dx[own])
-        if ctx.needs_input_grad[1]:
-            dweight = torch.empty_like(weight)
-            for dgroup, own in zip(dweight.chunk(len(rows)), rows, strict=True):
-                dgroup.copy_(dout[own].t() @ x[own])  # zero where there are no rows
+        wants_dx, wants_dweight, *_ = ctx.needs_input_grad
+        dx = torch.empty_like(x) if wants_dx else None
+        dweight = torch.empty_like(weight) if wants_dweight else None
+        for index, (group, own) in enumerate(zip(weight.chunk(len(rows)), rows, strict=True)):
+            if dx is not None and own.start < own.stop:
+                torch.mm(dout[own], group.to(x.dtype), out=dx[own])
+            if dweight is not None:
+                dweight.chunk(len(rows))[index].copy_(dout[own].t() @ x[own])  # zero where there are no rows
         return dx, dweight, None, None
 
 

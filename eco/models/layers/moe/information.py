@@ -31,8 +31,10 @@ class RibConfig:
 
 
 class Information(NamedTuple):
-    """Scalars, in nats."""
+    """Of a batch of tokens; entropies are scalars in nats."""
 
+    mean: Tensor
+    """(E,): the mean of p."""
     load_entropy: Tensor
     """H(mean of p): log E where all experts are used alike."""
     token_entropy: Tensor
@@ -48,16 +50,16 @@ def information(log_p: Tensor) -> Information:
     """Of log-probabilities (..., E) of the experts, all tokens alike."""
     p = log_p.exp()
     mean = p.flatten(0, -2).mean(0).clamp_min(torch.finfo(p.dtype).tiny)
-    return Information(-(mean * mean.log()).sum(), -(p * log_p).sum(-1).mean())
+    return Information(mean, -(mean * mean.log()).sum(), -(p * log_p).sum(-1).mean())
 
 
-def rib_loss(found: Information, experts: int, config: RibConfig) -> Tensor:
+def rib_loss(found: Information, config: RibConfig) -> Tensor:
     """Scalar without unit: experts that lie idle, tokens that hesitate and routing that ignores its token all cost.
 
     As I(X;E) = H(mean p) - mean H(p), the three terms say that information is worth having; nothing here bounds it but
     log E, and the losses of the model itself.
     """
-    most = math.log(experts)
+    most = math.log(len(found.mean))
     price = config.collapse * (most - found.load_entropy) + config.info * found.token_entropy
     return (price - config.confidence * found.retained) / most
 

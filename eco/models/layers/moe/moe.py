@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eco.models.layers.moe.dispatch import DISPATCHES
 from eco.models.layers.moe.experts import Experts, SharedExpert
-from eco.models.layers.moe.information import RibConfig, information, rib_loss, temperature
+from eco.models.layers.moe.information import Information, RibConfig, information, rib_loss, temperature
 from eco.models.layers.moe.losses import router_z, sequence_balance
 from eco.models.layers.moe.router import Choice, Precision, Router, expert_load
 
@@ -68,9 +68,12 @@ class MoE(nn.Module):
         load = expert_load(experts.flatten(), len(self.router.bias)).float()
         if not self.training:
             return y, Routing({}, {}, load)
-        losses = self._losses(choice)
+        found = information(choice.log_p)
+        losses = {"moe_balance": sequence_balance(choice), "moe_z": router_z(choice)}
+        if self.rib is not None:
+            losses["rib"] = rib_loss(found, self.rib)
         with torch.no_grad():
-            self.metrics = self._measure(choice, load, losses)
+            self.metrics = self._measure(choice, found, load, losses)
         return y, Routing(losses, self.metrics, load)
 
     def balance(self, load: Tensor, retained: Tensor | None = None) -> None:
@@ -89,20 +92,14 @@ class MoE(nn.Module):
         gradient = self.router.score.weight.grad
         return 0.0 if gradient is None else gradient.norm().item()
 
-    def _losses(self, choice: Choice) -> dict[str, Tensor]:
-        losses = {"moe_balance": sequence_balance(choice), "moe_z": router_z(choice)}
-        if self.rib is not None:
-            losses["rib"] = rib_loss(information(choice.log_p), len(self.router.bias), self.rib)
-        return losses
-
-    def _measure(self, choice: Choice, load: Tensor, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        found, most = information(choice.log_p), math.log(len(load))
-        mean_p = choice.log_p.exp().flatten(0, -2).mean(0)
-        share = load / load.sum()
+    def _measure(
+        self, choice: Choice, found: Information, load: Tensor, losses: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        most, share = math.log(len(load)), load / load.sum()
         zero, one = load.new_zeros(()), load.new_ones(())
         int8 = self.router.precision == "int8"
         return {
-            "moe_entropy": found.token_entropy,
+            "moe_entropy": found.token_entropy.detach(),
             "moe_z_loss": losses["moe_z"].detach(),
             "moe_usage_max": share.max(),
             "moe_usage_min": share.min(),
@@ -114,6 +111,6 @@ class MoE(nn.Module):
             "moe_gate_precision_int8": one if int8 else zero,
             "rib_retained_info": found.retained / most,
             "rib_router_compression": found.token_entropy / most,
-            "rib_router_collapse": mean_p.max() - mean_p.min(),
+            "rib_router_collapse": found.mean.max() - found.mean.min(),
             "rib_aux_loss": losses["rib"].detach() if "rib" in losses else zero,
         }
