@@ -53,8 +53,8 @@ def ternary_linear(
     max|row| (BitNet's int8), None takes it as it is. weight: (rows, D) fp32, `ternary` what `ternarise` makes of it in
     autocast's dtype. Returns (n, rows) in that dtype.
 
-    offsets: (E + 1,) integers, from 0 to n; the rows offsets[e] to offsets[e + 1] of x meet only the e-th of E equal groups
-    of the weight's rows (an expert). Returns (n, rows / E).
+    offsets: (E + 1,) integers, from 0 to n; the rows offsets[e] to offsets[e + 1] of x meet only the e-th of E equal
+    groups of the weight's rows (an expert). Returns (n, rows / E).
     """
     assert activation_bits in (8, None), activation_bits
     assert ternary.codes.dtype == compute_dtype(x), (ternary.codes.dtype, compute_dtype(x))
@@ -68,7 +68,7 @@ def pack(codes: Tensor) -> Tensor:
 
     Two bits each, the first lowest, a code plus one; what is beyond D is packed as 0.
     """
-    return eager.pack(codes)
+    return cpu.pack(codes) if cpu.able(codes, codes.dtype) else eager.pack(codes)
 
 
 def unpack(packed: Tensor, width: int) -> Tensor:
@@ -76,13 +76,17 @@ def unpack(packed: Tensor, width: int) -> Tensor:
     return eager.unpack(packed, width)
 
 
-def packed_linear(x: Tensor, packed: Tensor, scale: Tensor, row_blocks: Sequence[int]) -> Tensor:
+def unpacks(x: Tensor) -> bool:
+    """Whether `packed_linear` is the faster way for these rows: few of them, on a CPU with the C++."""
+    return len(x) <= FEW_ROWS and cpu.able(x, compute_dtype(x))
+
+
+def packed_linear(x: Tensor, packed: Tensor, columns: Tensor) -> Tensor:
     """What `ternary_linear` computes with activations of 8 bits, from packed weights and without gradients.
 
-    x: (n, D); packed: (rows, ceil(D / 4)) of `pack`; scale: (blocks,). Returns (n, rows) in autocast's dtype. The sums
-    are exact integers, so in fp32 the result is the same bit for bit.
+    x: (n, D); packed: (rows, ceil(D / 4)) of `pack`; columns: (rows,) of `by_row`. Returns (n, rows) in autocast's
+    dtype. The sums are exact integers, so in fp32 the result is the same bit for bit; in bf16 it is rounded only once.
     """
-    columns = by_row(scale, row_blocks)
     passes = cpu if cpu.able(x, compute_dtype(x)) else eager
     return passes.packed_linear(x, packed, columns)
 

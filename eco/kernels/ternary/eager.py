@@ -30,7 +30,8 @@ def round_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Integers up to 127 in `dtype` (n, D) and each row's step (n,), fp32 or wider: x is about codes * step."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     most = wide.abs().amax(1).clamp_min(LEAST)
-    return (wide * (127 / most)[:, None]).round_().to(dtype), most / 127
+    inverse = torch.full_like(most, 127.0) / most  # torch computes 127 / most as 127 times a rounded reciprocal
+    return (wide * inverse[:, None]).round_().to(dtype), most / 127
 
 
 def scale(x: Tensor, rows: Tensor | None, columns: Tensor | None, out: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from eco.kernels.native import compute_dtype
-from eco.kernels.ternary import Ternary, ternarise, ternary_linear
+from eco.kernels.ternary import Ternary, by_row, pack, packed_linear, ternarise, ternary_linear, unpacks
 from eco.models.layers.linear import StackedLinear
 
 _SAMPLE = 65536
@@ -31,6 +31,8 @@ class BitLinear(StackedLinear):
         super().__init__(width, row_blocks, bias=False)
         self.activation_bits = activation_bits
         self._sample: Tensor | None = None
+        self._version = self.weight._version
+        self._dtype = self.weight.dtype  # of the last codes, likely that of the next
         self.weights_changed()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,14 +46,10 @@ class BitLinear(StackedLinear):
         """
         return self._product(x, offsets)
 
-    def _product(self, x: Tensor, offsets: Tensor | None) -> Tensor:
-        codes = self._codes(compute_dtype(x))
-        blocks, bits = self.row_blocks, self.activation_bits
-        return ternary_linear(x, self.weight, codes, blocks, activation_bits=bits, offsets=offsets)
-
     def weights_changed(self) -> None:
         """The weight was written to: forgets the codes. Every update, load and swap must say so."""
         self._ternary: Ternary | None = None
+        self._packed: tuple[Tensor, Tensor] | None = None
 
     def check_fresh(self) -> None:
         """Asserts that the codes in use are those of the weight."""
@@ -69,18 +67,43 @@ class BitLinear(StackedLinear):
         last, self._sample = self._sample, self._sampled()
         return 0.0 if last is None else (last != self._sample).float().mean().item()
 
+    def _product(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        self._forget_if_written()
+        if not (self.training or torch.is_grad_enabled()) and self.activation_bits == 8 and unpacks(x):
+            return self._packed_product(x, offsets)
+        codes = self._codes(compute_dtype(x))
+        blocks, bits = self.row_blocks, self.activation_bits
+        return ternary_linear(x, self.weight, codes, blocks, activation_bits=bits, offsets=offsets)
+
+    def _packed_product(self, x: Tensor, offsets: Tensor | None) -> Tensor:
+        """Decoding reads the weights for a handful of rows of x: from 2 bits each it takes a fifth of the time."""
+        if self._packed is None:
+            codes, scale = self._ternary or ternarise(self.weight, self.row_blocks, compute_dtype(x))
+            self._packed = pack(codes), by_row(scale, self.row_blocks)
+        packed, columns = self._packed
+        if offsets is None:
+            return packed_linear(x, packed, columns)
+        parts = x.split(offsets.diff().tolist())
+        experts = zip(parts, packed.chunk(len(parts)), columns.chunk(len(parts)), strict=True)
+        return torch.cat([packed_linear(*expert) for expert in experts if len(expert[0])])
+
     def _codes(self, dtype: torch.dtype) -> Ternary:
         if self._ternary is None or self._ternary.codes.dtype != dtype:
-            self._ternary = ternarise(self.weight, self.row_blocks, dtype)
+            self._ternary, self._dtype = ternarise(self.weight, self.row_blocks, dtype), dtype
         return self._ternary
+
+    def _forget_if_written(self) -> None:
+        """A second guard: torch counts writes to the weight, though not those through `.data` or by other libraries."""
+        if self.weight._version != self._version:
+            self.weights_changed()
+            self._version = self.weight._version
 
     @torch.no_grad()
     def _sampled(self) -> Tensor:
         """Codes (k, width) int8 of rows spread over the whole weight."""
         every = max(1, self.weight.numel() // _SAMPLE)
-        if self._ternary is not None:
-            return self._ternary.codes[::every].to(torch.int8)
-        return ternarise(self.weight, self.row_blocks, torch.int8).codes[::every].clone()
+        self._forget_if_written()
+        return self._codes(self._dtype).codes[::every].to(torch.int8)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
@@ -92,4 +115,4 @@ class BitLinear(StackedLinear):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_ternary": None}
+        return {**self.__dict__, "_ternary": None, "_packed": None}  # a copy makes its own
