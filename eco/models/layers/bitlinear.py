@@ -37,7 +37,7 @@ class BitLinear(StackedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., width)."""
-        return self._product(x.reshape(-1, x.shape[-1]), None).view(*x.shape[:-1], -1)
+        return self._product(x.reshape(-1, self.in_features), None).view(*x.shape[:-1], self.out_features)
 
     def grouped(self, x: Tensor, offsets: Tensor) -> Tensor:
         """(n, width) -> (n, rows / E): rows offsets[e] to offsets[e + 1] of x meet the e-th of E equal groups of rows.
