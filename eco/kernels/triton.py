@@ -17,9 +17,15 @@ from torch import Tensor
 from eco.kernels import native
 
 
-def usable(*tensors: Tensor | None) -> bool:
-    """Whether Triton may work on these tensors: all on devices that it serves, and not under torch.compile."""
-    return not torch.compiler.is_compiling() and all(x is None or serves(x.device.type) for x in tensors)
+def usable(*tensors: Tensor | None, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether Triton may work on these tensors: all on devices that it serves, in a dtype that it computes in, and not
+    under torch.compile."""
+    return (
+        not torch.compiler.is_compiling()
+        and all(x is None or serves(x.device.type) for x in tensors)
+        and dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and not (dtype == torch.bfloat16 and interpreted())  # the interpreter takes its bits for integers
+    )
 
 
 def serves(device: str) -> bool:

@@ -3,6 +3,8 @@
 from torch import Tensor
 
 from eco.kernels.cross_entropy import cpu, eager
+from eco.kernels.native import compute_dtype
+from eco.kernels.triton import usable as usable_by_triton
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
@@ -14,6 +16,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore
     Raises:
         IndexError: a target that is neither in 0 .. V - 1 nor ignored.
     """
+    if usable_by_triton(hidden, weight, targets, dtype=compute_dtype(hidden)) and hidden.numel():
+        from eco.kernels.cross_entropy import triton  # imports Triton
+
+        return triton.linear_cross_entropy(hidden, weight, targets, ignore_index)
     if cpu.able(hidden, weight, targets):
         return cpu.linear_cross_entropy(hidden, weight, targets, ignore_index)
     return eager.linear_cross_entropy(hidden, weight, targets, ignore_index)

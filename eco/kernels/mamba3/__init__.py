@@ -8,6 +8,8 @@ from torch import Tensor
 
 from eco.kernels.mamba3 import eager
 from eco.kernels.mamba3.contract import Mamba3State, Mamba3Weights
+from eco.kernels.native import compute_dtype
+from eco.kernels.triton import usable as usable_by_triton
 
 __all__ = ["Mamba3State", "Mamba3Weights", "mamba3_mix", "mamba3_step"]
 
@@ -49,6 +51,13 @@ def mamba3_mix(
         The outputs (B, T, H, P) in autocast's dtype, outside autocast that of x, and the state after position T - 1.
     """
     inputs = (x, gate, key, query, log_decay, gain, previous_gain, rotation, weights)
+    if usable_by_triton(x, key, dtype=compute_dtype(x)):
+        from eco.kernels.mamba3.triton import MOST_ROWS, able, scan  # imports Triton
+
+        _, _, rank, entries = key.shape
+        if able(rank, entries, x.shape[3], compute_dtype(x)):
+            chunk = min(chunk, MOST_ROWS // rank)
+            return eager.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state, scan=scan)
     return eager.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state)
 
 

@@ -8,12 +8,14 @@ The rule of the trapezoid costs nothing: position j enters every later one with 
 itself with gain_j alone. Ranks are further positions at the same time: rows are (position, rank), c R of them.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from eco.kernels.mamba3.contract import Mamba3State, Mamba3Weights
 from eco.kernels.native import compute_dtype
@@ -33,25 +35,23 @@ def mamba3_mix(
     chunk: int,
     reset: Tensor | None = None,
     state: Mamba3State | None = None,
+    scan: Callable[..., tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Mamba3State]:
-    """See `eco.kernels.mamba3.mamba3_mix`."""
+    """See `eco.kernels.mamba3.mamba3_mix`; `scan` computes what `_Scan` does."""
     dtype = compute_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
-        time = x.shape[1]
-        chunk = min(chunk, time)
-        turn = None if rotation is None else (_by_head(rotation[0])[..., None, :], _by_head(rotation[1])[..., None, :])
-        k = _rotate(_spread(key, weights.key_bias), turn)
-        q = _rotate(_spread(query, weights.query_bias), turn)
-        v = _wide(_by_head(x))[:, :, :, None] * weights.value_in[:, None]
-        decay, gain, previous_gain = (part.transpose(1, 2) for part in (log_decay, gain, previous_gain))
-        start = _start(k, v, previous_gain, state)
+        chunk = min(chunk, x.shape[1])
+        q, k, v, last_key, last_value = _recomputed(_rows, x, key, query, rotation, weights, chunk, dtype)
+        log_decay, gain, previous_gain = (part.transpose(1, 2) for part in (log_decay, gain, previous_gain))
         merged = gain + F.pad(previous_gain[..., 1:], (0, 1))
-        rows = tuple(_chunks(part.to(dtype), chunk).flatten(3, 4) for part in (q, k, v))
-        numbers = tuple(_chunks(part, chunk) for part in (decay, gain, merged))
-        mixed, memory = _Scan.apply(*rows, *numbers, start, _documents(reset, chunk))  # type: ignore[no-untyped-call]
-        y = mixed.view(*mixed.shape[:2], -1, *v.shape[3:])[:, :, :time]
-        out = _gather(y, v, _by_head(gate), weights).to(dtype)
-        return out.transpose(1, 2), Mamba3State(memory, k[:, :, -1], v[:, :, -1])
+        numbers = tuple(_chunks(part, chunk) for part in (log_decay, gain, merged))
+        if state is None:
+            start = last_key.new_zeros(*last_key.shape[:2], key.shape[-1], x.shape[-1])
+        else:
+            start = state.memory + (state.key * previous_gain[:, :, 0, None, None]).mT @ state.value
+        y, memory = (scan or _Scan.apply)(q, k, v, *numbers, start, _documents(reset, chunk))
+        out = _recomputed(_finish, y, x, gate, weights, dtype)
+        return out, Mamba3State(memory, last_key, last_value)
 
 
 def mamba3_step(
@@ -76,7 +76,7 @@ def mamba3_step(
         decay, gain, previous_gain = (part[..., None, None] for part in (log_decay.exp(), gain, previous_gain))
         past = state.memory + (state.key * previous_gain).mT @ state.value
         memory = decay * past + (k * gain).mT @ v
-        out = _gather(q @ memory, v, gate, weights).to(dtype)
+        out = _gather(q @ memory, x, gate, weights).to(dtype)
         return out, Mamba3State(memory, k, v)
 
 
@@ -84,14 +84,41 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
+    """What the function gives; its backward computes it again, for its intermediates are larger than its inputs."""
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def _rows(
+    x: Tensor,
+    key: Tensor,
+    query: Tensor,
+    rotation: tuple[Tensor, Tensor] | None,
+    weights: Mamba3Weights,
+    chunk: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, ...]:
+    """Queries, keys and values as `_Scan` wants them; the last position's key and value as the state does."""
+    turn = None if rotation is None else (_by_head(rotation[0])[..., None, :], _by_head(rotation[1])[..., None, :])
+    q, k = (
+        _rotate(_wide(vectors)[:, None] + bias[:, None], turn)
+        for vectors, bias in ((query, weights.query_bias), (key, weights.key_bias))
+    )
+    v = _wide(_by_head(x))[:, :, :, None] * weights.value_in[:, None]
+    q_rows, k_rows, v_rows = (_chunks(part.to(dtype), chunk).flatten(3, 4) for part in (q, k, v))
+    return q_rows, k_rows, v_rows, k[:, :, -1].clone(), v[:, :, -1].clone()
+
+
+def _finish(y: Tensor, x: Tensor, gate: Tensor, weights: Mamba3Weights, dtype: torch.dtype) -> Tensor:
+    """The outputs (B, T, H, P) from those of `_Scan`."""
+    heads, ranks = weights.value_in.shape[0], weights.value_in.shape[1]
+    y = y.view(len(y), heads, -1, ranks, x.shape[-1])[:, :, : x.shape[1]]
+    return _gather(y, _by_head(x), _by_head(gate), weights).to(dtype).transpose(1, 2)
+
+
 def _by_head(x: Tensor) -> Tensor:
     """(B, T, H, ...) as (B, H, T, ...), contiguous."""
     return x.transpose(1, 2).contiguous()
-
-
-def _spread(vectors: Tensor, bias: Tensor) -> Tensor:
-    """Keys or queries (B, T, R, N), which the heads share, with each head's bias (H, R, N): (B, H, T, R, N)."""
-    return _wide(vectors)[:, None] + bias[:, None]
 
 
 def _rotate(vectors: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -104,20 +131,13 @@ def _rotate(vectors: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin, rest), dim=-1)
 
 
-def _gather(y: Tensor, v: Tensor, gate: Tensor, weights: Mamba3Weights) -> Tensor:
-    """Skips, gates and adds up the ranks. y, v: (B, H, [T,] R, P); gate: (B, H, [T,] P); returns the shape of gate."""
-    gate_in, out, skip = weights.gate_in, weights.out, weights.skip[:, None, None]
-    if gate.dim() == 4:
-        gate_in, out, skip = gate_in[:, None], out[:, None], skip[:, None]
+def _gather(y: Tensor, x: Tensor, gate: Tensor, weights: Mamba3Weights) -> Tensor:
+    """Skips, gates and adds up the ranks. y: (B, H, [T,] R, P); x, gate: (B, H, [T,] P); returns the shape of x."""
+    skips, gate_in, out = weights.skip[:, None, None] * weights.value_in, weights.gate_in, weights.out
+    if x.dim() == 4:
+        skips, gate_in, out = skips[:, None], gate_in[:, None], out[:, None]
     gates = F.silu(_wide(gate).unsqueeze(-2) * gate_in)
-    return (torch.addcmul(y, skip, v) * gates * out).sum(-2)
-
-
-def _start(k: Tensor, v: Tensor, previous_gain: Tensor, state: Mamba3State | None) -> Tensor:
-    """The memory (B, H, N, P) that the first position decays, the position before it taken in."""
-    if state is None:
-        return v.new_zeros(*k.shape[:2], k.shape[-1], v.shape[-1])
-    return state.memory + (state.key * previous_gain[:, :, 0, None, None]).mT @ state.value
+    return (torch.addcmul(y, _wide(x).unsqueeze(-2), skips) * gates * out).sum(-2)
 
 
 def _chunks(part: Tensor, chunk: int) -> Tensor:

@@ -1,0 +1,81 @@
+"""Projection and cross-entropy some rows at a time, with the gradients in the forward pass.
+
+After Liger's fused loss (arXiv 2410.10989): the logits of all rows, often the largest tensor of a training step, never
+exist. The C++ or the Triton beside this turns the logits of a chunk into losses and gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from eco.kernels import native
+
+
+class Pass(NamedTuple):
+    """How chunks are treated.
+
+    differentiate: (logits, targets, ignore_index, losses) fills the losses and puts the gradients of their sum in place
+    of the logits; 0 for what is ignored. logits_bytes: logits at a time.
+    """
+
+    differentiate: Callable[[Tensor, Tensor, int, Tensor], None]
+    logits_bytes: int
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, by: Pass) -> Tensor:
+    """See `eco.kernels.cross_entropy.linear_cross_entropy`."""
+    kept = targets != ignore_index
+    wrong = targets[kept & ((targets < 0) | (targets >= len(weight)))]
+    if len(wrong):
+        raise IndexError(f"target {int(wrong[0])} is out of bounds for a vocabulary of {len(weight)}")
+    arguments = hidden, weight, targets.contiguous(), ignore_index, int(kept.sum()), by
+    loss: Tensor = _LinearCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, count: int, by: Pass
+    ) -> Tensor:
+        dtype = native.compute_dtype(hidden)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.count = count
+        losses = torch.empty(len(hidden), device=hidden.device)
+        gradients = _losses_and_gradients(
+            hidden.to(dtype), weight.to(dtype), targets, ignore_index, losses, by, any(ctx.needs_input_grad)
+        )
+        ctx.save_for_backward(*gradients)
+        return losses.sum() / count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        dhidden, dweight = ctx.saved_tensors
+        scale = dloss / ctx.count
+        hidden_dtype, weight_dtype = ctx.dtypes
+        return (dhidden * scale).to(hidden_dtype), (dweight * scale).to(weight_dtype), None, None, None, None
+
+
+def _losses_and_gradients(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, losses: Tensor, by: Pass, wanted: bool
+) -> tuple[Tensor, ...]:
+    """Fills `losses` (N,) and returns the gradients of their sum by `hidden` and `weight`, if wanted.
+
+    The weight's is summed over the chunks in fp32.
+    """
+    dhidden = torch.empty_like(hidden) if wanted else None
+    dweight: Tensor | None = None
+    rows = max(1, by.logits_bytes // (len(weight) * weight.element_size()))
+    for start in range(0, len(hidden), rows):
+        part = slice(start, start + rows)
+        logits = hidden[part] @ weight.T
+        by.differentiate(logits, targets[part], ignore_index, losses[part])
+        if dhidden is not None:
+            torch.mm(logits, weight, out=dhidden[part])
+            share = (logits.T @ hidden[part]).float()
+            dweight = share if dweight is None else dweight.add_(share)
+    return () if dhidden is None or dweight is None else (dhidden, dweight)
