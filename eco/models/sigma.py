@@ -321,8 +321,9 @@ class Sigma(HeadedModel):
         metrics = _means([routing.metrics for routing in routings])
         for kind in (Mamba3, LatentAttention):
             metrics |= _means([module.metrics for module in self.modules() if isinstance(module, kind)])
+        attentions = [module for module in self.modules() if isinstance(module, LatentAttention)]
+        metrics["qk_max_peak"] = torch.stack([module.metrics["qk_max_peak"] for module in attentions]).max()
         if self.config.differential:
-            attentions = [module for module in self.modules() if isinstance(module, LatentAttention)]
             together = torch.stack([module.metrics["diff_attn_lambda_mean"] for module in attentions])
             metrics |= {"diff_attn_lambda_min": together.min(), "diff_attn_lambda_max": together.max()}
         return metrics
