@@ -18,13 +18,14 @@ from eco.kernels import native
 
 
 def usable(*tensors: Tensor | None, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether Triton may work on these tensors: all on devices that it serves, in a dtype that it computes in, and not
-    under torch.compile."""
+    """Whether Triton may work on these tensors, computing in `dtype`: all on devices that it serves, and not under
+    torch.compile. The interpreter knows no bf16 (it would take its bits for integers)."""
+    given = [x for x in tensors if x is not None]
     return (
         not torch.compiler.is_compiling()
-        and all(x is None or serves(x.device.type) for x in tensors)
+        and all(serves(x.device.type) for x in given)
         and dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and not (dtype == torch.bfloat16 and interpreted())  # the interpreter takes its bits for integers
+        and not (interpreted() and torch.bfloat16 in (dtype, *(x.dtype for x in given)))
     )
 
 

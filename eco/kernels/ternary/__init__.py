@@ -13,6 +13,7 @@ from torch import Tensor
 from eco.kernels.native import compute_dtype
 from eco.kernels.ternary import cpu, eager
 from eco.kernels.ternary.linear import linear
+from eco.kernels.triton import usable as usable_by_triton
 
 FEW_ROWS = 16
 """Up to as many rows of x the packed weights are worth unpacking again for each product."""
@@ -87,6 +88,10 @@ def packed_linear(x: Tensor, packed: Tensor, columns: Tensor) -> Tensor:
     x: (n, D); packed: (rows, ceil(D / 4)) of `pack`; columns: (rows,) of `by_row`. Returns (n, rows) in autocast's
     dtype. The sums are exact integers, so in fp32 the result is the same bit for bit; in bf16 it is rounded only once.
     """
+    if usable_by_triton(x, packed, columns, dtype=compute_dtype(x)):
+        from eco.kernels.ternary import triton  # imports Triton
+
+        return triton.packed_linear(x, packed, columns)
     passes = cpu if cpu.able(x, compute_dtype(x)) else eager
     return passes.packed_linear(x, packed, columns)
 
