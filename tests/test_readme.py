@@ -76,10 +76,11 @@ def test_the_parameter_counts_are_those_of_the_models():
     counted = {}
     for name in recipes.names():
         recipe = recipes.load(name)
-        sizes = {"vocab_size": recipe.tokenizer.vocab_size}
         if isinstance(recipe.data, PuzzleConfig):
             task = task_of(recipe)
             sizes = {"vocab_size": task.vocab_size, "length": prod(task.shape), "identifiers": 1}
+        else:
+            sizes = {"vocab_size": recipe.model.vocab_size or recipe.tokenizer.vocab_size}
         with torch.device("meta"):
             config = recipe.model.model_copy(update=sizes)
             model = find("models", config.family).build(config)

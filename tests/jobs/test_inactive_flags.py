@@ -43,6 +43,19 @@ def test_a_run_without_them_tells_nothing(tiny, tmp_path, monkeypatch, capfd):
     assert "not active" not in capfd.readouterr().out
 
 
+SMALL = "--d-model 32 --n-layers 6 --n-heads 2 --kv-latent-dim 16 --d-ff 48 --mamba-head-size 16 --mamba-state 8 "
+SMALL += "--rope-size 8 --vocab-size 0 --tokenizer.vocab_size 300 --seq-len 32 --batch-size 2 --eval-windows 2"
+
+
+def test_the_shipped_profile_trains_made_small(corpus, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    here = ["--device", "cpu", "--no-require-cuda", "--steps", "2", "--data.paths", str(corpus)]
+    assert eco_train(["@train_sigma_args.txt", *here, *SMALL.split()]) == 0, capfd.readouterr().err
+    assert "not active yet: --" in capfd.readouterr().out
+    assert [row["step"] for row in read_metrics(tmp_path / "runs" / "sigma_main" / "metrics.jsonl")] == [0, 1, 2]
+    assert (tmp_path / "checkpoints" / "step_00000002").is_dir()
+
+
 def test_many_of_them_are_wrapped_between_names(tiny, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     args = ["--hydra-enable", "--uroboros-enabled", "--replay-capacity", "1", "--ttrl-interval", "2"]

@@ -1,0 +1,43 @@
+"""`eco_train @train_sigma_args.txt`: the profile as a file of flags."""
+
+from eco import recipe as recipes
+from eco.commands.arguments import recipe_and_flags
+from eco.flags import SHIPPED, parse, read
+from eco.interface import table
+
+ARGS = "@train_sigma_args.txt"
+ON_THIS_MACHINE = ["--device", "cpu", "--no-require-cuda", "--steps", "20", "--data-backend", "local"]
+SETTINGS_AT_THEIR_DEFAULT = ["seed", "no-resume", "router-balance-lr", "router-jitter-noise", "dropout", "grad-clip"]
+
+
+def test_the_shipped_profile_is_the_recipe_sigma():
+    name, flags = recipe_and_flags(["demo", ARGS])
+    assert name == "sigma"
+    recipe = recipes.load(name, flags)
+    assert (recipe.train.device, recipe.train.require_cuda, recipe.train.steps) == ("cuda", True, 20000)
+    assert recipe.output_dir.endswith("/runs/sigma_main") and recipe.checkpoint.directory.endswith("/checkpoints")
+    plain = recipes.load(name)
+    assert recipe.model == plain.model
+    assert recipe.optimizer == plain.optimizer
+    assert {"--optimizer c3o", "--data-backend hybrid", "--uroboros-enabled"} < set(recipe.inactive_flags)
+    assert not {"--steps", "--d-model", "--grpo-reward-fail", "--crash-report-enabled"} & set(recipe.inactive_flags)
+
+
+def test_the_command_line_overrides_the_shipped_profile():
+    name, flags = recipe_and_flags(["demo", ARGS, *ON_THIS_MACHINE])
+    recipe = recipes.load(name, flags)
+    assert (recipe.train.device, recipe.train.require_cuda, recipe.train.steps) == ("cpu", False, 20)
+    assert not any("data-backend" in words for words in recipe.inactive_flags)
+
+
+def test_every_flag_of_the_interface_is_accepted():
+    """The 236 names: those of the profile, those of the table, and the settings that the profile leaves alone."""
+    profile = {flag.name for flag in read(SHIPPED / ARGS[1:])} - {"recipe"}
+    accepted = {name.removeprefix("no-") for name in [*profile, *table().names(), *SETTINGS_AT_THEIR_DEFAULT]}
+    assert len(accepted) == 236
+    valued = [name for name in SETTINGS_AT_THEIR_DEFAULT if name != "no-resume"]
+    words = [word for name in (*valued, *table().settings) for word in (f"--{name}", "0")]
+    for off in ("", "no-"):
+        recipe = recipes.load("sigma", parse(["--no-resume", *words, *(f"--{off}{name}" for name in table().switches)]))
+        vain = {name for name, state in table().switches.items() if state == bool(off)}
+        assert set(recipe.inactive_flags) >= {f"--{off}{name}" for name in vain}
