@@ -92,8 +92,9 @@ def packed_linear(x: Tensor, packed: Tensor, columns: Tensor) -> Tensor:
         from eco.kernels.ternary import triton  # imports Triton
 
         return triton.packed_linear(x, packed, columns)
-    passes = cpu if cpu.able(x, compute_dtype(x)) else eager
-    return passes.packed_linear(x, packed, columns)
+    if cpu.able(x, compute_dtype(x)):
+        return cpu.packed_linear(x, packed, columns)
+    return eager.packed_linear(x, packed, columns)
 
 
 def by_row(scale: Tensor, row_blocks: Sequence[int]) -> Tensor:

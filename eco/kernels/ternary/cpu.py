@@ -21,8 +21,8 @@ def ternarise(weight: Tensor, row_blocks: Sequence[int], dtype: torch.dtype) -> 
     """See `eco.kernels.ternary.ternarise`; weight fp32."""
     weight = weight.contiguous()
     codes, scale = torch.empty_like(weight, dtype=dtype), weight.new_empty(len(row_blocks))
-    parts = zip(weight.split(list(row_blocks)), codes.split(list(row_blocks)), scale.split(1), strict=True)
-    for block, out, gamma in parts:
+    sizes = list(row_blocks)
+    for block, out, gamma in zip(torch.split(weight, sizes), torch.split(codes, sizes), scale, strict=True):
         native.call(f"ternarise_{native.type_name(dtype)}", block.numel(), block, out, gamma)
     return codes, scale
 

@@ -17,8 +17,8 @@ LEAST = 1e-30
 def ternarise(weight: Tensor, row_blocks: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """See `eco.kernels.ternary.ternarise`."""
     codes = torch.empty_like(weight, dtype=dtype)
-    scales = []
-    for block, out in zip(weight.split(list(row_blocks)), codes.split(list(row_blocks)), strict=True):
+    scales, sizes = [], list(row_blocks)
+    for block, out in zip(torch.split(weight, sizes), torch.split(codes, sizes), strict=True):
         # In float64 the order of the sum, which differs between threads, does not show in the fp32 scale.
         total = torch.linalg.vector_norm(block, 1, dtype=torch.float64)
         scales.append((total / block.numel()).to(weight.dtype))

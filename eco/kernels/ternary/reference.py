@@ -10,7 +10,7 @@ EPS = 1e-8
 
 def ternarise(weight: Tensor, row_blocks: Sequence[int]) -> tuple[Tensor, Tensor]:
     """See `eco.kernels.ternary.ternarise`."""
-    blocks = weight.split(list(row_blocks))
+    blocks = torch.split(weight, list(row_blocks))
     scale = torch.stack([block.abs().mean() for block in blocks])
     codes = [(block / (gamma + EPS)).round().clip(-1, 1) for block, gamma in zip(blocks, scale, strict=True)]
     return torch.cat(codes), scale
@@ -31,11 +31,11 @@ def ternary_linear(
 ) -> Tensor:
     """See `eco.kernels.ternary.ternary_linear`: each rounding has the derivative 1."""
     codes, scale = ternarise(weight, row_blocks)
-    rounded = torch.cat([c * s for c, s in zip(codes.split(list(row_blocks)), scale, strict=True)])
+    rounded = torch.cat([c * s for c, s in zip(torch.split(codes, list(row_blocks)), scale, strict=True)])
     w = weight + (rounded - weight).detach()
     if activation_bits is not None:
         x = x + (round_rows(x) - x).detach()
     if offsets is None:
         return x @ w.T
-    parts = x.split(offsets.diff().tolist())
+    parts = torch.split(x, offsets.diff().tolist())
     return torch.cat([part @ expert.T for part, expert in zip(parts, w.chunk(len(parts)), strict=True)])

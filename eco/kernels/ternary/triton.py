@@ -23,7 +23,7 @@ def packed_linear(x: Tensor, packed: Tensor, columns: Tensor) -> Tensor:
     tall = 16 if n <= 16 else 64
     _packed_linear[(triton.cdiv(n, tall), triton.cdiv(rows, _COLUMNS))](
         x, packed.contiguous(), columns.contiguous(), out, n, rows, width, packed.shape[1],
-        LEAST=LEAST, ROWS=tall, COLUMNS=_COLUMNS, BYTES=_BYTES,
+        LEAST=LEAST, ROWS=tall, COLUMNS=_COLUMNS, BYTES=_BYTES, num_stages=1,
         enable_fp_fusion=False,  # else the product below is rounded together with its sum, unlike elsewhere
     )  # fmt: skip
     return out

@@ -83,7 +83,7 @@ class BitLinear(StackedLinear):
         packed, columns = self._packed
         if offsets is None:
             return packed_linear(x, packed, columns)
-        parts = x.split(offsets.diff().tolist())
+        parts = torch.split(x, offsets.diff().tolist())
         experts = zip(parts, packed.chunk(len(parts)), columns.chunk(len(parts)), strict=True)
         return torch.cat([packed_linear(*expert) for expert in experts if len(expert[0])])
 
