@@ -15,7 +15,7 @@ model:
 tokenizer: {vocab_size: 320}
 optimizer: {name: adamw, lr: 0.01}
 train: {steps: 12, batch_size: 4, warmup: 3, eval_every: 5, eval_windows: 4}
-checkpoint: {every: 4, seconds: 0}
+checkpoint: {every: 4, seconds: 0, keep: 9}
 sampling: {max_new_tokens: 8}
 prompts: ["def "]
 """

@@ -1,4 +1,4 @@
-"""SigmaLM as a whole: documents stand alone, parts can be left out, what steers the routing moves, sizes are told true."""
+"""SigmaLM as a whole: documents stand alone, parts can be left out, routing is balanced, sizes are told true."""
 
 import copy
 
