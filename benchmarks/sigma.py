@@ -108,9 +108,10 @@ def _decoding(rounds: int) -> list[Row]:
             samples[position].append(_decode_speed(model, position))
     median = {position: statistics.median(values) for position, values in samples.items()}
     near, far = (median[position] for position in POSITIONS)
+    kept = f"{far / near:.0%} of that at {POSITIONS[0]}"
     return [
         Row(f"decode sigma-small at {POSITIONS[0]}", near, "tokens/s"),
-        Row(f"decode sigma-small at {POSITIONS[1]}", far, "tokens/s", note=f"{far / near:.0%} of that at {POSITIONS[0]}"),
+        Row(f"decode sigma-small at {POSITIONS[1]}", far, "tokens/s", note=kept),
     ]
 
 
