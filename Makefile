@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-# litgpt asks for an older huggingface-hub than transformers does; its model code runs without.
+# Peers of the benchmarks. litgpt asks for an older huggingface-hub than transformers does; its model code runs without.
 LITGPT := litgpt==0.5.13 lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 jsonargparse==4.53.0
 
 .PHONY: demo test check bench accept clean
@@ -38,7 +38,7 @@ accept: .venv/dev
 	touch $@
 
 .venv/bench: .venv/dev
-	$(BIN)/python -m pip install -q --no-deps $(LITGPT)
+	$(BIN)/python -m pip install -q --no-deps $(LITGPT) mambapy==1.2.0
 	touch $@
 
 clean:

@@ -331,6 +331,10 @@ class _Job:
         self._say(
             f"{self.recipe.model.family}: {parameters / 1e6:.1f} M parameters, {self.precision.name} on {self.device}"
         )
+        if made_of := self.model.algorithmic_features():
+            text = ", ".join(f"{name} {value:g}" for name, value in made_of.items())
+            self.progress.note(fill(text, width=100, subsequent_indent="  "))
+            log.info(text)
         if self.recipe.inactive_flags:
             text = f"not active yet: {', '.join(self.recipe.inactive_flags)}"
             self.progress.note(fill(text, width=100, subsequent_indent="  ", break_on_hyphens=False))
@@ -350,7 +354,7 @@ class _Job:
             self.trainer.step,
             error,
             last_metrics=self.recording.last_row,
-            features=self.trainer.ledger.row(),
+            features={**self.model.algorithmic_features(), **self.trainer.ledger.row()},
             recipe=self.recipe.model_dump(mode="json"),
             last_checkpoint=self.recording.last_checkpoint,
         )
@@ -386,4 +390,4 @@ def was_stopped(reason: str) -> bool:
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain data, without what a run that moved or went on may change."""
-    return recipe.model_dump(mode="json", exclude={"output_dir", "resume"})
+    return recipe.model_dump(mode="json", exclude={"output_dir", "resume", "inactive_flags"})

@@ -133,6 +133,10 @@ class Model(nn.Module, ABC):
         (the non-causal convention, as in PaLM, arXiv 2204.02311, appendix B).
         """
 
+    def algorithmic_features(self) -> dict[str, float]:
+        """What the model is made of: told at start, and in crash reports."""
+        return {}
+
     def parameter_table(self) -> dict[str, int]:
         """Component -> its number of trainable parameters; each counts once, a tied one where it is first."""
         table: dict[str, int] = {}
