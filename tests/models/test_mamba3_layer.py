@@ -76,6 +76,50 @@ def in_parts(made: Mamba3, x: Tensor, ends: list[int], reset: Tensor | None = No
     return torch.cat(parts, dim=1)
 
 
+@torch.no_grad()
+def written_out(made: Mamba3, x: Tensor) -> Tensor:
+    """The layer by its recurrence (paper, section 3), position by position. Keys are not rotated here: two entries are
+    a complex number, and what turns is the memory."""
+    z, values, keys, queries = made.input(x).split(made.input.row_blocks, dim=-1)
+    step, decay, blend, *angles = made.dynamics(x).split(made.dynamics.row_blocks, dim=-1)
+    step = torch.log1p(torch.exp(step + made.step_bias))
+    blend = 1 / (1 + torch.exp(-blend))
+    alpha = torch.exp(-step * torch.log1p(torch.exp(decay)))
+    turns = torch.zeros(*step.shape, made.key_bias.shape[-1] // 2, dtype=x.dtype)
+    if angles:
+        turns[..., : made.angles] = math.pi * torch.tanh(angles[0])[:, :, None] * step[..., None]
+    transition = alpha[..., None] * torch.exp(-1j * turns)
+
+    def by_head(part: Tensor, norm: RMSNorm, bias: Tensor) -> Tensor:
+        """(B, T, H, R, N / 2) complex: the turning entries are pairs (i, i + A), and so are, among them, the others."""
+        part = part.unflatten(-1, (made.rank, -1))
+        part = part / (part.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight
+        part = part[:, :, None] + bias
+        turning, resting = part[..., : 2 * made.angles], part[..., 2 * made.angles :]
+        pairs = [torch.complex(*half.chunk(2, dim=-1)) for half in (turning, resting)]
+        return torch.cat(pairs, dim=-1)
+
+    k, q = by_head(keys, made.key_norm, made.key_bias), by_head(queries, made.query_norm, made.query_bias)
+    z, v = (part.unflatten(-1, (made.heads, 1, made.head_size)) for part in (z, values))
+    v, gates = v * made.value_in, z * made.gate_in
+    memory = torch.zeros(*k[:, 0, :, 0].shape, made.head_size, dtype=k.dtype)
+    taken, outputs = torch.zeros_like(memory), []
+    for t in range(x.shape[1]):
+        rate, share = step[:, t, :, None, None], blend[:, t, :, None, None]
+        memory = transition[:, t, ..., None] * (memory + (1 - share) * rate * taken)
+        taken = torch.einsum("bhrn,bhrp->bhnp", k[:, t], v[:, t] + 0j)
+        memory = memory + share * rate * taken
+        y = torch.einsum("bhrn,bhnp->bhrp", q[:, t].conj(), memory).real + made.skip[:, None, None] * v[:, t]
+        outputs.append((made.out * y * gates[:, t] / (1 + torch.exp(-gates[:, t]))).sum(2).flatten(1))
+    y = torch.stack(outputs, dim=1)
+    y = y / (y.square().mean(-1, keepdim=True) + made.output_norm.eps).sqrt() * made.output_norm.weight
+    return y @ made.output.weight.T
+
+
+def test_it_is_the_recurrence_of_the_paper(made: Mamba3, x: Tensor) -> None:
+    torch.testing.assert_close(made(x), written_out(made, x), atol=1e-11, rtol=0)
+
+
 def test_no_output_sees_the_future(made: Mamba3, x: Tensor) -> None:
     with torch.no_grad():
         before = made(x)
@@ -194,6 +238,15 @@ def test_where_the_numbers_start() -> None:
         assert (ones == 1).all()
     again, other = layer(width=256), layer(width=256, seed=1)
     assert torch.equal(made.step_bias, again.step_bias) and not torch.equal(made.step_bias, other.step_bias)
+
+
+def test_no_head_stands_still_or_forgets_nothing() -> None:
+    """However low its logits, a step is at least 1e-4 and a decay per unit of time too."""
+    made = layer().double().train()
+    nn.init.constant_(made.dynamics.weight, -100 / WIDTH)
+    made(torch.ones(1, 4, WIDTH, dtype=torch.float64))
+    assert float(made.metrics["mamba_dt_mean"]) == pytest.approx(1e-4, rel=1e-12)
+    assert 1 - float(made.metrics["mamba_decay_mean"]) == pytest.approx(1e-8, rel=1e-6)
 
 
 def test_scales_are_marked_after_a_move() -> None:

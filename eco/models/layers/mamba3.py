@@ -49,8 +49,8 @@ class Mamba3(nn.Module):
 
     `input` yields gates and values (H heads of P = `head_size` channels each), then keys and queries (`rank` of
     `state` entries, the same for all heads). `dynamics` yields, for each head, the logits of step, decay and blend, and
-    the angles, which all heads share. It is small and never quantised nor computed in bf16: a ternary or rounded angle
-    would add its error up over the positions, and at 3 H + A rows it costs a few percent of `input`.
+    the angles, which all heads share. It is never quantised nor computed in bf16: a ternary or rounded angle would add
+    its error up over the positions, and its rows are few (3 H + A, 2 % of those of `input` at width 768).
 
     state: N, entries of a key; a multiple of 4 where complex. expand x width must be a multiple of head_size.
     chunk: positions that the recurrence compares pairwise; speed, not meaning. quantised: `input` and `output` are
