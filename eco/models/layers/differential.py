@@ -73,7 +73,7 @@ class HeadNorm(RMSNorm):
         self.factor = 1 - init
 
     def forward(self, x: Tensor) -> Tensor:
-        heads = x.unflatten(-1, (-1, len(self.weight)))
+        heads = x.view(*x.shape[:-1], -1, len(self.weight))
         return rms_norm(heads, self.weight * self.factor, self.eps).flatten(-2)
 
 
