@@ -10,15 +10,19 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks import limits
 from benchmarks.measure import Row, seconds
 from eco import machine, plugins
 from eco import recipe as recipes
 from eco.models.contract import LanguageModel, build_model
+from eco.models.layers.mamba3 import Mamba3
 from eco.training.precision import Precision
 
 PROTOTYPE = 198
@@ -98,30 +102,58 @@ def measure_training(rounds: int) -> dict[str, Any]:
 
 
 def _decoding(rounds: int) -> list[Row]:
-    """`sigma-small`, whole, one row, fp32: tokens/s at the positions, and of the Mamba layers alone."""
+    """`sigma-small`, one row, fp32: tokens/s at the positions, of the whole model and of the Mamba layers' share."""
     recipe = recipes.load("sigma-small")
     config = recipe.model.model_copy(update={"context": 4096 + DECODED, "document_end": -1, "vocab_size": 16_384})
     model = build_model(plugins.find("models", "sigma").build, config, 0, torch.device("cpu")).eval()
-    samples: dict[int, list[float]] = {position: [] for position in POSITIONS}
+    clock = _Clock([module for module in model.modules() if isinstance(module, Mamba3)])
+    whole: dict[int, list[float]] = {position: [] for position in POSITIONS}
+    mamba: dict[int, list[float]] = {position: [] for position in POSITIONS}
     for _ in range(rounds):
         for position in POSITIONS:
-            samples[position].append(_decode_speed(model, position))
-    median = {position: statistics.median(values) for position, values in samples.items()}
-    near, far = (median[position] for position in POSITIONS)
+            total, inside = _decode(model, position, clock)
+            whole[position].append(DECODED / total)
+            mamba[position].append(DECODED / inside)
+    return [*_decode_rows("decode sigma-small", whole), *_decode_rows("decode sigma-small, Mamba layers", mamba)]
+
+
+def _decode_rows(name: str, samples: dict[int, list[float]]) -> list[Row]:
+    near, far = (statistics.median(samples[position]) for position in POSITIONS)
     kept = f"{far / near:.0%} of that at {POSITIONS[0]}"
     return [
-        Row(f"decode sigma-small at {POSITIONS[0]}", near, "tokens/s"),
-        Row(f"decode sigma-small at {POSITIONS[1]}", far, "tokens/s", note=kept),
+        Row(f"{name}, at {POSITIONS[0]}", near, "tokens/s"),
+        Row(f"{name}, at {POSITIONS[1]}", far, "tokens/s", note=kept),
     ]
 
 
+class _Clock:
+    """Adds up the seconds spent in some modules."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+        for module in modules:
+            module.register_forward_pre_hook(self._start)
+            module.register_forward_hook(self._stop)
+
+    def _start(self, *_: object) -> None:
+        self._began = time.perf_counter()
+
+    def _stop(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._began
+
+
 @torch.no_grad()
-def _decode_speed(model: LanguageModel, position: int) -> float:
+def _decode(model: LanguageModel, position: int, clock: _Clock) -> tuple[float, float]:
+    """Seconds that the tokens behind `position` take, in all and in the modules of the clock."""
     tokens = torch.randint(model.config.vocab_size, (1, position), generator=torch.Generator().manual_seed(0))
-    cache = model.new_cache(1, position + DECODED)
+    cache = model.new_cache(1, position + DECODED + 1)
     model(tokens, cache, last_only=True)
     token = tokens[:, :1]
-    return DECODED / seconds(lambda: [model(token, cache) for _ in range(DECODED)])
+    model(token, cache)
+    clock.seconds = 0.0
+    total = seconds(lambda: [model(token, cache) for _ in range(DECODED)])
+    return total, clock.seconds
 
 
 if __name__ == "__main__":
