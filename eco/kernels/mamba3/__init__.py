@@ -6,7 +6,7 @@ rule), R outer products at once (MIMO), and is complex where keys and queries ar
 
 from torch import Tensor
 
-from eco.kernels.mamba3 import eager
+from eco.kernels.mamba3 import cpu, eager
 from eco.kernels.mamba3.contract import Mamba3State, Mamba3Weights
 from eco.kernels.native import compute_dtype
 from eco.kernels.triton import usable as usable_by_triton
@@ -51,6 +51,8 @@ def mamba3_mix(
         The outputs (B, T, H, P) in autocast's dtype, outside autocast that of x, and the state after position T - 1.
     """
     inputs = (x, gate, key, query, log_decay, gain, previous_gain, rotation, weights)
+    if cpu.able(x, gate, key, query, weights):
+        return cpu.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state)
     if usable_by_triton(x, key, dtype=compute_dtype(x)):
         from eco.kernels.mamba3.triton import MOST_ROWS, able, scan  # imports Triton
 
