@@ -120,7 +120,9 @@ def test_it_is_the_recurrence_of_the_paper(made: Mamba3, x: Tensor) -> None:
     torch.testing.assert_close(made(x), written_out(made, x), atol=1e-11, rtol=0)
 
 
-def test_no_output_sees_the_future(made: Mamba3, x: Tensor) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_no_output_sees_the_future(made: Mamba3, x: Tensor, dtype: torch.dtype) -> None:
+    made, x = made.to(dtype), x.to(dtype)
     with torch.no_grad():
         before = made(x)
         changed = x.clone()
@@ -135,7 +137,6 @@ def test_an_output_depends_on_fifty_positions_before() -> None:
     x = torch.randn(2, 60, WIDTH, generator=torch.Generator().manual_seed(3)).requires_grad_()
     (gradient,) = torch.autograd.grad(layer()(x)[:, 55].square().sum(), x)
     assert (gradient[:, 5].abs().amax(-1) > 1e-3 * gradient[:, 55].abs().amax(-1)).all()
-    assert not gradient[:, 56:].any()
 
 
 def test_the_gradient_is_that_of_the_output(made: Mamba3, x: Tensor, reset: Tensor) -> None:
