@@ -5,6 +5,8 @@
 #pragma once
 #include "operands.h"
 
+namespace mamba3 {
+
 // A (B, T, H, P) tensor of bf16 or fp32: strides in elements, the P numbers contiguous.
 struct View {
     void *data;
@@ -205,11 +207,19 @@ struct Chunk {
         }
     }
 
-    // memory (N x P), from before the chunk to after it. `packed` holds the keys' transpose.
+    // What the chunk keeps of a memory (N x P) that was before it; `rounded` is the memory as it was.
+    void fade(float *memory, T *rounded) const {
+        for (int i = 0; i < N * P; i += LANES) {
+            const Lanes x = lanes_at(memory + i);
+            store_lanes(rounded + i, x);
+            store_lanes(memory + i, x * decay.kept);
+        }
+    }
+
+    // What it adds. `packed` holds the keys' transpose.
     void remember(float *memory) {
         unpack(packed, N, L, keys_turned);
         pack_scaled<T>(values, decay.left, L, P, packed);
-        for (int i = 0; i < N * P; i += LANES) store_lanes(memory + i, lanes_at(memory + i) * decay.kept);
         product(N, P, L, keys_turned, L, packed, P, memory, P, true);
     }
 
@@ -256,3 +266,5 @@ template <class V>
 static inline V sigmoid(V x) {
     return 1.0f / (1.0f + exp_of(-x));
 }
+
+}  // namespace mamba3

@@ -2,6 +2,8 @@
 // scores reach memory. Sums, decays and the memory are fp32, products of matrices T.
 #include "chunk.h"
 
+using namespace mamba3;
+
 namespace {
 
 struct State {
@@ -68,7 +70,7 @@ void forward(const Problem &p, const View &y, const State &state) {
                 c.load_keys(at);
                 c.load_queries(at);
                 c.load_values(at);
-                round_to<T>(rounded, memory, c.N * c.P);
+                c.fade(memory, rounded);
                 c.mix(rounded);
                 gather(c, at, y);
                 c.remember(memory);

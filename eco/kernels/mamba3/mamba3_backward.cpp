@@ -5,6 +5,8 @@
 // many groups there are depends on the problem alone, and so do the results.
 #include "chunk.h"
 
+using namespace mamba3;
+
 namespace {
 
 struct Gradients {
@@ -58,15 +60,15 @@ struct Backward {
         c.mix(memory);
         scatter(at);
         differentiate_scores();
-        round_to<T>(rounded, dmemory, N * P);
+        const float dkept = sum_each(N * P, [&](int64_t i, auto kind) {
+            return get<decltype(kind)>(memory + i) * get<decltype(kind)>(dmemory + i);
+        });
+        c.fade(dmemory, rounded);
         differentiate_queries(memory);
         differentiate_keys();
         differentiate_values();
         if (at.t + at.count == p.T) take_state(at);
-        const float dkept = sum_each(N * P, [&](int64_t i, auto kind) {
-            return get<decltype(kind)>(memory + i) * get<decltype(kind)>(dmemory + i);
-        });
-        forget(dmemory);
+        recall(dmemory);
         store_decay(at, dkept);
         store_values(at);
         store_turned(at, group, first_of_group);
@@ -172,11 +174,10 @@ struct Backward {
         add_from_later(c.packed, P, dvalues);
     }
 
-    void forget(float *dmemory) {
+    void recall(float *dmemory) {
         pack_transposed<T>(c.queries, L, N, c.packed);
         unpack(c.packed, N, L, c.keys_turned);
         pack_scaled<T>(dmixed, c.decay.carried, L, P, c.packed);
-        for (int i = 0; i < N * P; i += LANES) store_lanes(dmemory + i, lanes_at(dmemory + i) * c.decay.kept);
         product(N, P, L, c.keys_turned, L, c.packed, P, dmemory, P, true);
     }
 
@@ -348,10 +349,10 @@ struct Group {
         work.c.start(b, h, memory);
         for (int64_t index = 0; index < p.chunks(); index++, out += size) {
             const Place at(p, b, h, index), next(p, b, h, std::min(index + 1, p.chunks() - 1));
-            ::fetch<T>(p, p.x, next);
+            mamba3::fetch<T>(p, p.x, next);
             fetch_angles(p, next);
-            round_to<T>(out, memory, int(size));
             work.c.decay.load(p, at);
+            work.c.fade(memory, out);
             work.c.load_keys(at);
             work.c.load_values(at);
             pack_transposed<T>(work.c.keys, work.L, work.N, work.c.packed);
@@ -360,9 +361,9 @@ struct Group {
     }
 
     [[gnu::always_inline]] void fetch(const Place &next) {
-        ::fetch<T>(p, p.x, next);
-        ::fetch<T>(p, p.gate, next);
-        ::fetch<T>(p, g.dy, next);
+        mamba3::fetch<T>(p, p.x, next);
+        mamba3::fetch<T>(p, p.gate, next);
+        mamba3::fetch<T>(p, g.dy, next);
         fetch_angles(p, next);
     }
 };

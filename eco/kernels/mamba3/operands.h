@@ -10,6 +10,8 @@
 
 #include "product.h"
 
+namespace mamba3 {
+
 template <class T>
 struct Packed;
 template <>
@@ -40,7 +42,9 @@ class Buffer {
     static int64_t padded(int64_t count) { return (count * int64_t(sizeof(T)) + 63) / 64 * 64; }
 };
 
-// The product of product.h in fp32.
+using ::product;
+
+// The same in fp32.
 static inline void product(int M, int N, int K, const float *a, int lda, const float *b, int ldb, float *c, int ldc,
                            bool accumulate = false) {
     constexpr int ROWS = 8, COLUMNS = 2;
@@ -63,7 +67,8 @@ static inline void product(int M, int N, int K, const float *a, int lda, const f
 
 static inline Words wide(Halves x) {
 #ifdef __AVX512BF16__
-    return (Words)_mm512_cvtepu16_epi32((__m256i)x);  // of the conversion below GCC 12 makes four instructions
+    // One instruction, of which GCC 12 makes four below; masked, as its own header warns of the plain one.
+    return (Words)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)x);
 #else
     return __builtin_convertvector(x, Words);
 #endif
@@ -121,7 +126,4 @@ static inline void unpack(const uint32_t *x, int rows, int columns, bf16 *out) {
         }
 }
 
-template <class T>
-void round_to(T *out, const float *x, int count) {
-    for (int i = 0; i < count; i += LANES) store_lanes(out + i, lanes_at(x + i));
-}
+}  // namespace mamba3
