@@ -29,6 +29,9 @@ from eco.training.signals import GracefulStop
 NONFINITE_IN_A_ROW = 3
 """So many steps without a finite loss in a row go back to the last good checkpoint."""
 
+_CLIP_EPS = 1e-6
+"""What torch adds to the norm that it divides by."""
+
 STOPPED_ELSEWHERE = "another process stopped"
 """Why a process ends that was not itself asked to: under torchrun a signal may reach one of them first."""
 
@@ -234,8 +237,12 @@ class Trainer:
     def _clip(self) -> float:
         """Unscales, clips to the largest norm allowed, returns the norm before clipping."""
         self.precision.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        total = torch.nn.utils.get_total_norm(gradients)
         largest = self.config.grad_clip or math.inf
-        return float(torch.nn.utils.clip_grad_norm_(self._parameters, largest))
+        if (norm := float(total)) + _CLIP_EPS > largest:  # else it would multiply all of them by 1
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, largest, total)
+        return norm
 
     def _goes_back(self) -> bool:
         """Counts a skipped step; after too many in a row, restores the newest checkpoint except its data position."""

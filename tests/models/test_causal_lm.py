@@ -139,7 +139,9 @@ def test_what_is_saved_comes_back(model: LanguageModel, tokens: Tensor, tmp_path
     EcoForCausalLM.around(model).save_pretrained(tmp_path)
     tied = model.config.tied
     stored = load_file(tmp_path / "model.safetensors")
-    assert sum(tensor.numel() for tensor in stored.values()) == sum(t.numel() for t in [*model.parameters(), *persistent_buffers(model)])
+    assert sum(tensor.numel() for tensor in stored.values()) == sum(
+        t.numel() for t in [*model.parameters(), *persistent_buffers(model)]
+    )
     back, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
     assert isinstance(back, EcoForCausalLM)

@@ -105,6 +105,29 @@ def test_a_plan_sorts_every_choice_once(data: st.DataObject, count: int, number:
             assert way.token[row] == n and way.offsets[choice] <= row < way.offsets[choice + 1]
 
 
+def test_many_rows_begin_at_multiples_and_what_fills_up_counts_for_nothing() -> None:
+    experts = torch.stack([torch.zeros(400, dtype=torch.int64), 1 + (torch.arange(400) % 7 == 0)], dim=1)
+    way = plan(experts, 3)
+    lengths = way.offsets.diff()
+    assert (lengths % 32 == 0).all() and len(way.token) == lengths.sum() > 800
+    assert len(way.row.unique()) == 800
+    assert torch.equal(way.token[way.row], torch.arange(400)[:, None].expand(-1, 2))
+    for n, choices in enumerate(experts.tolist()):
+        for choice, row in zip(choices, way.row[n].tolist(), strict=True):
+            assert way.offsets[choice] <= row < way.offsets[choice + 1]
+
+
+def test_rows_that_fill_up_change_neither_result_nor_gradient() -> None:
+    layer = make(jitter=0.0, dtype=torch.float64)
+    x = torch.randn(2, 300, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert len(plan(layer.router(x).experts.flatten(0, 1), 4).token) > 1200
+    y, found = gradients(layer, x)
+    expected, wanted = gradients(like(layer, "legacy"), x)
+    torch.testing.assert_close(y, expected, **TIGHT[torch.float64])
+    for name, value in found.items():
+        torch.testing.assert_close(value, wanted[name], **TIGHT[torch.float64])
+
+
 @pytest.mark.parametrize("top_k", [1, 2, 5])
 def test_the_bias_is_in_the_choice_but_not_in_the_gates(top_k: int) -> None:
     layer = make(jitter=0.0, routed=5, top_k=top_k)

@@ -13,6 +13,12 @@ from torch.autograd.function import once_differentiable
 
 from eco.kernels import native
 
+_LEAST_ROWS = 512
+"""Of a chunk, whatever its logits take: each chunk reads all weights and adds to all their gradients."""
+
+_SLICE = 4096
+"""Tokens of the vocabulary whose gradients a chunk adds at a time: what is added to fp32 is still in the cache."""
+
 
 class Pass(NamedTuple):
     """How chunks are treated.
@@ -68,14 +74,15 @@ def _losses_and_gradients(
     The weight's is summed over the chunks in fp32.
     """
     dhidden = torch.empty_like(hidden) if wanted else None
-    dweight: Tensor | None = None
-    rows = max(1, by.logits_bytes // (len(weight) * weight.element_size()))
+    dweight = torch.zeros_like(weight, dtype=torch.float32) if wanted else None
+    rows = max(_LEAST_ROWS, by.logits_bytes // (len(weight) * weight.element_size()))
     for start in range(0, len(hidden), rows):
         part = slice(start, start + rows)
         logits = hidden[part] @ weight.T
         by.differentiate(logits, targets[part], ignore_index, losses[part])
-        if dhidden is not None:
+        if dhidden is not None and dweight is not None:
             torch.mm(logits, weight, out=dhidden[part])
-            share = (logits.T @ hidden[part]).float()
-            dweight = share if dweight is None else dweight.add_(share)
+            for first in range(0, len(weight), _SLICE):
+                tokens = slice(first, first + _SLICE)
+                dweight[tokens].add_(logits[:, tokens].T @ hidden[part])
     return () if dhidden is None or dweight is None else (dhidden, dweight)

@@ -16,18 +16,18 @@ def grouped_linear(x: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
 
 
 def gather_rows(x: Tensor, token: Tensor, row: Tensor) -> Tensor:
-    """x (N, W) -> (N * k, W): row r is x[token[r]].
+    """x (N, W) -> (n, W): row r is x[token[r]].
 
-    token: (N * k,) int64; row: (N, k) int64, the k rows of each token, which the gradient is gathered from.
+    token: (n,) int64, n >= N * k; row: (N, k) int64, the k rows of each token, which the gradient is gathered from.
     """
     out: Tensor = GatherRows.apply(x, token, row)  # type: ignore[no-untyped-call]
     return out
 
 
 def combine_rows(y: Tensor, weights: Tensor, row: Tensor) -> Tensor:
-    """y (N * k, W), weights (N, k) -> (N, W): the sum over k of weights[:, k] * y[row[:, k]], in the dtype of y.
+    """y (n, W), weights (N, k) -> (N, W): the sum over k of weights[:, k] * y[row[:, k]], in the dtype of y.
 
-    row: (N, k) int64, in which each row of y occurs once.
+    row: (N, k) int64, in which a row of y occurs once or, with a gradient of zero, not at all.
     """
     out: Tensor = CombineRows.apply(y, weights, row)  # type: ignore[no-untyped-call]
     return out

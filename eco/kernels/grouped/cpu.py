@@ -25,7 +25,7 @@ def combine(y: Tensor, weights: Tensor | None, row: Tensor) -> Tensor:
 
 def combine_backward(y: Tensor, weights: Tensor, row: Tensor, dout: Tensor) -> tuple[Tensor, Tensor]:
     """See eager.py; all contiguous."""
-    dy, dweights = torch.empty_like(y), torch.empty_like(weights)
+    dy, dweights = torch.zeros_like(y), torch.empty_like(weights)
     name = f"combine_rows_backward_{native.type_name(y.dtype)}"
     native.call(name, *row.shape, y.shape[1], y, weights, row, dout, dy, dweights)
     return dy, dweights

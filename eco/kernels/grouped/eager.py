@@ -19,4 +19,4 @@ def combine_backward(y: Tensor, weights: Tensor, row: Tensor, dout: Tensor) -> t
     wide = dout[:, None].to(torch.promote_types(y.dtype, torch.float32))
     dpicked = (wide * weights[..., None]).to(y.dtype).flatten(0, 1)
     dweights = (y.index_select(0, slots).view(*row.shape, -1) * wide).sum(-1)
-    return torch.empty_like(y).index_copy_(0, slots, dpicked), dweights.to(weights.dtype)
+    return torch.zeros_like(y).index_copy_(0, slots, dpicked), dweights.to(weights.dtype)

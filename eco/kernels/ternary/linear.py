@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_SLICE_ROWS = 512
+_SLICE_ROWS = 1024
 """Rows of the weight's gradient that are computed at a time: small enough to be widened to fp32 in the cache."""
 
 

@@ -16,12 +16,19 @@ from eco.kernels.grouped import combine_rows, gather_rows
 from eco.models.layers.moe.experts import Experts
 from eco.models.layers.moe.router import expert_load
 
+ALIGNMENT = 32
+"""On a CPU each expert's rows begin at a multiple of this, where there are so many of them that it costs little. The
+products are a fifth faster at such sizes, and oneDNN compiles a kernel of its own for every size that it meets."""
+
 
 class Plan(NamedTuple):
-    """N tokens with k experts each, as N * k rows sorted by expert; of equal experts the earlier token comes first."""
+    """N tokens with k experts each as n >= N * k rows, sorted by expert; of equal experts the earlier token is first.
+
+    Rows that only fill an expert's up stand for some token and come back to none.
+    """
 
     token: Tensor
-    """(N * k,) int64: each row's token."""
+    """(n,) int64: each row's token."""
     row: Tensor
     """(N, k) int64: the row of each of a token's choices."""
     offsets: Tensor
@@ -32,9 +39,17 @@ def plan(experts: Tensor, count: int) -> Plan:
     """Sorts the choices `experts` (N, k) of `count` experts. The host does not wait for the device."""
     flat = experts.flatten()
     order = flat.argsort(stable=True)
-    row = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-    ends = expert_load(flat, count).cumsum(0, dtype=torch.int32)
-    return Plan(order // experts.shape[1], row.view_as(experts), F.pad(ends, (1, 0)))
+    load = expert_load(flat, count)
+    rows = torch.arange(len(order), device=order.device)
+    if order.device.type == "cpu" and len(flat) >= 4 * ALIGNMENT * count:
+        filled = -(-load // ALIGNMENT) * ALIGNMENT
+        rows += (filled - load).cumsum(0).sub_(filled - load)[flat[order]]
+        token = order.new_zeros(int(filled.sum())).index_copy_(0, rows, order // experts.shape[1])
+        load = filled
+    else:
+        token = order // experts.shape[1]
+    row = torch.empty_like(order).scatter_(0, order, rows)
+    return Plan(token, row.view_as(experts), F.pad(load.cumsum(0, dtype=torch.int32), (1, 0)))
 
 
 def grouped(x: Tensor, experts: Tensor, gates: Tensor, networks: Experts) -> Tensor:
