@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from small_models import SIGMA_SIZES
 from torch import Tensor
 
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
 from eco.inference import Engine, Sampling
-from eco.models import decoder, gpt2, huggingface, trm
+from eco.models import decoder, gpt2, huggingface, sigma, trm
 from eco.models.contract import IGNORE, LanguageModel, build_model
 
 transformers = pytest.importorskip("transformers")
@@ -33,11 +34,23 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.train(TEXT, TokenizerConfig(vocab_size=270))
 
 
-@pytest.fixture(params=["decoder", "gpt2"])
-def writer(request: pytest.FixtureRequest, make, tokenizer: Tokenizer) -> LanguageModel:
+def writing(name: str, make, tokenizer: Tokenizer) -> LanguageModel:
     """A model of the tokenizer's vocabulary."""
     sizes = {"vocab_size": tokenizer.vocab_size, "context": 48, "width": 32, "layers": 2, "heads": 4}
-    return make({"decoder": decoder, "gpt2": gpt2}[request.param].Config(**sizes))
+    if name == "sigma":
+        return make(sigma.Config(**SIGMA_SIZES | {"vocab_size": tokenizer.vocab_size, "context": 48}))
+    return make({"decoder": decoder, "gpt2": gpt2}[name].Config(**sizes))
+
+
+@pytest.fixture(params=["decoder", "gpt2"])
+def writer(request: pytest.FixtureRequest, make, tokenizer: Tokenizer) -> LanguageModel:
+    """One that transformers has too."""
+    return writing(request.param, make, tokenizer)
+
+
+@pytest.fixture(params=["decoder", "gpt2", "sigma"])
+def any_writer(request: pytest.FixtureRequest, make, tokenizer: Tokenizer) -> LanguageModel:
+    return writing(request.param, make, tokenizer)
 
 
 @pytest.fixture
@@ -91,14 +104,14 @@ def test_a_padded_batch_may_be_longer_than_the_context(make) -> None:
     torch.testing.assert_close(logits[0, 4:], model(tokens[:1, 4:])[0], atol=1e-5, rtol=0)
 
 
-def test_greedy_generation_is_the_engines(writer: LanguageModel, tokenizer: Tokenizer) -> None:
+def test_greedy_generation_is_the_engines(any_writer: LanguageModel, tokenizer: Tokenizer) -> None:
     prompts = ["def f(x", "for", "x = range(3) + i", "print(i)\n    return"]
     theirs = as_transformers(tokenizer, 48)
     batch = theirs(prompts, return_tensors="pt", padding=True)
     assert (batch["attention_mask"][:, 0] == 0).any(), "the test wants left padding"
-    wrapped = EcoForCausalLM.around(writer, tokenizer)
+    wrapped = EcoForCausalLM.around(any_writer, tokenizer)
     found = wrapped.generate(**batch, max_new_tokens=20, do_sample=False)[:, batch["input_ids"].shape[1] :]
-    engine = Engine(writer, tokenizer)
+    engine = Engine(any_writer, tokenizer)
     for row, (completion,) in zip(
         found, engine.generate(prompts, Sampling(temperature=0, max_new_tokens=20)), strict=True
     ):
@@ -120,11 +133,11 @@ def test_generation_is_that_of_the_architecture_in_transformers(
     assert torch.equal(EcoForCausalLM.around(writer, tokenizer).generate(**asked), theirs.generate(**asked))
 
 
-def test_sampling_draws_from_the_models_distribution(writer: LanguageModel, tokenizer: Tokenizer) -> None:
+def test_sampling_draws_from_the_models_distribution(any_writer: LanguageModel, tokenizer: Tokenizer) -> None:
     prompt = torch.tensor([tokenizer.encode("def")])
-    probabilities = writer(prompt)[0, -1].softmax(-1)
+    probabilities = any_writer(prompt)[0, -1].softmax(-1)
     transformers.set_seed(0)
-    drawn = EcoForCausalLM.around(writer).generate(
+    drawn = EcoForCausalLM.around(any_writer).generate(
         prompt, max_new_tokens=1, do_sample=True, top_k=0, num_return_sequences=4000
     )[:, -1]
     frequencies = drawn.bincount(minlength=len(probabilities)) / 4000
@@ -210,6 +223,29 @@ def test_lora_trains_only_its_adapters(writer: LanguageModel, tokenizer: Tokeniz
     assert {tuple(name.split(".")[-2:]) for name in changed} == {
         (layer, "weight") for layer in ("qkv", "output", up, "down")
     }
+
+
+def test_lora_adapts_ternary_mixers(make, tokenizer: Tokenizer) -> None:
+    model = writing("sigma", make, tokenizer)
+    prompt = torch.tensor([tokenizer.encode("def double(x")])
+    before = copy.deepcopy(model.state_dict())
+    base = model(prompt)
+    lora = peft.LoraConfig(r=4, target_modules=["input", "output"], task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(EcoForCausalLM.around(model, tokenizer), lora)
+    optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(8):
+        losses.append(adapted(prompt, labels=prompt).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0] - 0.1
+    with torch.no_grad():
+        assert adapted.generate(input_ids=prompt, max_new_tokens=4, do_sample=False).shape[1] == prompt.shape[1] + 4
+        with adapted.disable_adapter():
+            assert torch.equal(adapted(prompt).logits, base)
+    after = {name: tensor for name, tensor in model.state_dict().items() if "lora_" not in name}
+    assert all(torch.equal(tensor, before[name.replace(".base_layer", "")]) for name, tensor in after.items())
 
 
 @pytest.mark.parametrize(

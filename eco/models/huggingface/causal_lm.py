@@ -98,7 +98,10 @@ class Backbone(nn.Module):
 
 
 class EcoForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unused-ignore]
-    """Any of Eco's language models. PEFT's `target_modules`: `qkv`, `output`, `down` and `gate_up`, or `up` in a GPT-2.
+    """Any of Eco's language models.
+
+    PEFT's `target_modules`: `qkv`, `output`, `down` and `gate_up`, in a GPT-2 `up`; in a SigmaLM `input` and `output`,
+    where adapters that are merged into ternary weights are rounded with them.
 
     config: what to build with weights drawn from seed 0, or what describes `model`, which is then used as it is and
     shares its weights; `around` makes both.

@@ -76,9 +76,10 @@ class Mamba3(nn.Module):
         assert heads * head_size == inner and not (complex and state % 4)
         self.heads, self.head_size, self.rank, self.chunk = heads, head_size, rank, chunk
         self.angles = round(ROTATED * state / 2) if complex else 0
-        self.input = projection(width, (inner, inner, rank * state, rank * state), quantised=quantised)
-        dynamics = (heads, heads, heads, self.angles) if complex else (heads, heads, heads)
-        self.dynamics = StackedLinear(width, dynamics, bias=False)
+        self._signal_sizes = inner, inner, rank * state, rank * state
+        self.input = projection(width, self._signal_sizes, quantised=quantised)
+        self._rate_sizes = (heads, heads, heads, self.angles) if complex else (heads, heads, heads)
+        self.dynamics = StackedLinear(width, self._rate_sizes, bias=False)
         self.key_norm = RMSNorm(state, eps)
         self.query_norm = RMSNorm(state, eps)
         self.step_bias = nn.Parameter(torch.empty(heads))
@@ -146,7 +147,7 @@ class Mamba3(nn.Module):
 
     def _signals(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Values and gates (B, T, H, P), keys and queries (B, T, R, N)."""
-        gate, value, key, query = self.input(x).split(self.input.row_blocks, dim=-1)
+        gate, value, key, query = self.input(x).split(self._signal_sizes, dim=-1)
         gate, value = (part.unflatten(-1, (self.heads, self.head_size)) for part in (gate, value))
         key, query = (part.unflatten(-1, (self.rank, -1)) for part in (key, query))
         return value, gate, self.key_norm(key), self.query_norm(query)
@@ -158,7 +159,7 @@ class Mamba3(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             logits = self.dynamics(x if x.dtype == torch.float64 else x.float())
-            step, decay, blend, *angles = logits.split(self.dynamics.row_blocks, dim=-1)
+            step, decay, blend, *angles = logits.split(self._rate_sizes, dim=-1)
             step = F.softplus(step + self.step_bias).clamp(min=LEAST_STEP)
             log_decay = -step * F.softplus(decay).clamp(min=LEAST_DECAY)
             turned = None
