@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from eco.kernels import native
-from eco.kernels.adamw import adamw_, cpu, eager, key, mix, reference
-from eco.kernels.adamw.rule import Rule
+from eco.kernels.adamw import adamw_, cpu, eager, key, reference
+from eco.kernels.adamw.rule import Rule, mix
 from eco.optim import adamw
 from eco.optim.contract import load_state
 
@@ -103,7 +103,7 @@ def test_pieces_draw_what_the_whole_draws(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("value", [1.001, -3.7e-5, 2.3e-12])
 def test_rounding_has_no_bias(value: float) -> None:
     x = torch.full((200_000,), value)
-    bits = eager.hashes(torch.arange(len(x)), key(1, 0))
+    bits = mix(torch.arange(len(x)) ^ key(1, 0))
     for drawn in (bits & 0xFFFF, bits >> 16):
         rounded = eager.rounded(x, drawn)
         assert len(rounded.unique()) == 2
@@ -121,7 +121,7 @@ def test_rounding_keeps_what_bf16_can_hold_and_what_is_not_a_number() -> None:
 
 def test_draws_differ_between_steps_parameters_and_moments() -> None:
     index = torch.arange(10_000)
-    streams = [eager.hashes(index, key(count, number)) for count in (1, 2) for number in (0, 1)]
+    streams = [mix(index ^ key(count, number)) for count in (1, 2) for number in (0, 1)]
     halves = [half.double() for s in streams for half in (s & 0xFFFF, s >> 16)]
     correlations = torch.corrcoef(torch.stack(halves)) - torch.eye(len(halves))
     assert correlations.abs().max() < 0.05

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eco.kernels.adamw import cpu, eager
-from eco.kernels.adamw.rule import Rule
+from eco.kernels.adamw.rule import Rule, mix
 
 
 @torch.no_grad()
@@ -27,10 +27,3 @@ def adamw_(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rule:
 def key(count: int, number: int) -> int:
     """32 bits that name one step of one parameter."""
     return mix(mix(count) ^ number)
-
-
-def mix(x: int) -> int:
-    """Every bit of x, of 32, spread over all of them: the finaliser of MurmurHash3."""
-    x = (x ^ x >> 16) * 0x85EBCA6B & 0xFFFFFFFF
-    x = (x ^ x >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
-    return x ^ x >> 16

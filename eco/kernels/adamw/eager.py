@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eco.kernels.adamw.rule import Rule, factors
+from eco.kernels.adamw.rule import Rule, factors, mix
 
 CHUNK = 1 << 24
 """Elements at a time: the hash takes tens of bytes for each."""
@@ -19,17 +19,9 @@ def adamw_(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, rule:
         root = moment2.double().sqrt_().float()  # torch's own root of fp32 may be off by the last bit
         update = (moment1 * f.size).div_(root.mul_(f.root).add_(f.eps))
         w.copy_((w * f.decay).sub_(update))
-        bits = hashes(torch.arange(index * CHUNK, index * CHUNK + len(w), device=w.device), key)
+        bits = mix(torch.arange(index * CHUNK, index * CHUNK + len(w), device=w.device) ^ key)
         m.copy_(rounded(moment1, bits & 0xFFFF))
         v.copy_(rounded(moment2, bits >> 16))
-
-
-def hashes(index: Tensor, key: int) -> Tensor:
-    """32 bits for each index, in int64; see `eco.kernels.adamw.mix`."""
-    x = index ^ key
-    x = (x ^ x >> 16) * 0x85EBCA6B & 0xFFFFFFFF
-    x = (x ^ x >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
-    return x ^ x >> 16
 
 
 def rounded(x: Tensor, bits: Tensor) -> Tensor:

@@ -1,8 +1,13 @@
-"""What one AdamW step does to every weight, and its constants in the order in which both paths use them."""
+"""What one AdamW step does to every weight: its constants, in the order in which both paths use them, and its hash."""
 
 import ctypes
 from dataclasses import dataclass
 from math import sqrt
+from typing import TypeVar
+
+from torch import Tensor
+
+_Bits = TypeVar("_Bits", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,10 @@ def factors(rule: Rule, key: int) -> Factors:
         rule.lr / (1 - rule.beta1**rule.count),
         key,
     )
+
+
+def mix(x: _Bits) -> _Bits:
+    """32 bits, an int or each element of an int64 tensor, hashed to 32 bits: the finaliser of MurmurHash3."""
+    x = (x ^ x >> 16) * 0x85EBCA6B & 0xFFFFFFFF
+    x = (x ^ x >> 13) * 0xC2B2AE35 & 0xFFFFFFFF
+    return x ^ x >> 16
