@@ -23,13 +23,12 @@ class BitLinear(StackedLinear):
     """(..., width) -> (..., sum of `row_blocks`) by weights of -1, 0 and 1 with one scale for each block of rows.
 
     `weight` is the fp32 master copy that an optimizer trains; the codes are made of it at the first forward pass and
-    kept until `weights_changed` says that it was written to. The inputs are to be normalised by the caller, and each
-    is rounded to `activation_bits` (8, or None for not at all).
+    kept until `weights_changed` says that it was written to. The inputs are to be normalised by the caller; each row
+    is rounded to 8 bits.
     """
 
-    def __init__(self, width: int, row_blocks: Sequence[int], activation_bits: int | None = 8) -> None:
+    def __init__(self, width: int, row_blocks: Sequence[int]) -> None:
         super().__init__(width, row_blocks, bias=False)
-        self.activation_bits = activation_bits
         self._sample: Tensor | None = None
         self._version = self.weight._version
         self._dtype = self.weight.dtype  # of the last codes, likely that of the next
@@ -58,10 +57,6 @@ class BitLinear(StackedLinear):
             assert torch.equal(fresh.codes, self._ternary.codes), "stale codes: somebody wrote to the weight"
             assert torch.equal(fresh.scale, self._ternary.scale), "stale scale: somebody wrote to the weight"
 
-    def zero_fraction(self) -> float:
-        """The share of codes that are 0, in a sample."""
-        return (self._sampled() == 0).float().mean().item()
-
     def flip_rate(self) -> float:
         """The share of codes, in a sample, that changed since the last call; the first call returns 0."""
         last, self._sample = self._sample, self._sampled()
@@ -69,11 +64,10 @@ class BitLinear(StackedLinear):
 
     def _product(self, x: Tensor, offsets: Tensor | None) -> Tensor:
         self._forget_if_written()
-        if not (self.training or torch.is_grad_enabled()) and self.activation_bits == 8 and unpacks(x):
+        if not (self.training or torch.is_grad_enabled()) and unpacks(x):
             return self._packed_product(x, offsets)
         codes = self._codes(compute_dtype(x))
-        blocks, bits = self.row_blocks, self.activation_bits
-        return ternary_linear(x, self.weight, codes, blocks, activation_bits=bits, offsets=offsets)
+        return ternary_linear(x, self.weight, codes, self.row_blocks, offsets=offsets)
 
     def _packed_product(self, x: Tensor, offsets: Tensor | None) -> Tensor:
         """Decoding reads the weights for a handful of rows of x: from 2 bits each it takes a fifth of the time."""
