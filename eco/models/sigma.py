@@ -26,8 +26,9 @@ from eco.models.layers.hybrid_cache import HybridCache, Kind, LatentPast, Recurr
 from eco.models.layers.init import init_transformer
 from eco.models.layers.latent_attention import LatentAttention
 from eco.models.layers.mamba3 import Mamba3
-from eco.models.layers.moe import MoE, RibConfig, Routing
+from eco.models.layers.moe import Dispatch, MoE, RibConfig, Routing
 from eco.models.layers.moe.experts import Experts, SharedExpert
+from eco.models.layers.moe.router import Precision
 from eco.models.layers.norm import RMSNorm
 from eco.models.layers.rotary import Rotary, Rotation
 from eco.models.layers.shape import check_heads, check_vocabulary
@@ -62,12 +63,12 @@ class Config(LanguageModelConfig):
     shared_experts: int = setting(1, "Experts that see every token.", flat="n-shared-experts", ge=0)
     routed_experts: int = setting(8, "Experts to choose from; 0: one dense layer.", flat="n-routed-experts", ge=0)
     top_k: int = setting(2, "Routed experts of a token.", flat="moe-top-k", gt=0)
-    dispatch: Literal["grouped", "packed", "legacy"] = setting(
+    dispatch: Dispatch = setting(
         "grouped", "How tokens reach their experts; all give the same.", flat="moe-dispatch-mode"
     )
     balance_rate: float = setting(1e-3, "Step of the balancing bias; 0 is off.", flat="router-balance-lr", ge=0)
     jitter: float = setting(0.01, "Noise on the router's logits in training.", flat="router-jitter-noise", ge=0)
-    gate_precision: Literal["bf16", "int8"] = setting("bf16", "The router's weights.", flat="moe-gate-precision")
+    gate_precision: Precision = setting("bf16", "The router's weights.", flat="moe-gate-precision")
     rib: bool = setting(True, "Information bottleneck on the routing.", flat="rib-router-enabled")
     rib_info_weight: float = setting(0.03, "Weight of a token's hesitation.", flat="rib-info-weight", ge=0)
     rib_collapse_penalty: float = setting(0.08, "Weight of uneven load.", flat="rib-collapse-penalty", ge=0)
@@ -209,7 +210,7 @@ class Sigma(HeadedModel):
         return HybridCache(config.kinds, batch, length, sizes, dtype=dtype, device=device, padding=padding)
 
     def _run(self, tokens: Tensor, cache: Cache | None) -> tuple[Tensor, list[Routing]]:
-        """Final hidden states (B, T, width) and what the experts of each block tell."""
+        """Final hidden states (B, T, width), and the routing of each block that has experts."""
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
         begins, first, pasts = self._places(tokens, cache)
         x, delta = self.dropout(self.embedding(tokens)), None
@@ -224,7 +225,8 @@ class Sigma(HeadedModel):
     def _places(
         self, tokens: Tensor, cache: Cache | None
     ) -> tuple[Tensor | None, Tensor | None, Sequence[RecurrentPast | LatentPast | None]]:
-        """Where documents begin (B, T), at which position that of each token did (B, T), and the layers' pasts."""
+        """(begins, first, pasts): where a document begins (B, T) bool, at which position that of each token did (B, T)
+        int64 (None as in `HybridCache.extend`), and each layer's part of the cache (None without one)."""
         end = self.config.document_end
         ends = tokens == (-1 if end is None else end)
         if cache is not None:
@@ -330,6 +332,7 @@ class Sigma(HeadedModel):
 
 
 def _means(parts: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float | Tensor]:
+    """By name, the mean over the layers; all have the same names."""
     names = parts[0] if parts else ()
     return {name: torch.stack([torch.as_tensor(part[name]) for part in parts]).mean() for name in names}
 
