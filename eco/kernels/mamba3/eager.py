@@ -159,10 +159,10 @@ def _documents(reset: Tensor | None, chunk: int) -> Tensor | None:
 
 
 class _Decays(NamedTuple):
-    """How much is left of what, n chunks of c positions; 0 from one document to another.
+    """Factors by which memory has decayed between two places, of n chunks of c positions; 0 across documents.
 
-    between: (B, H, n, c, c), at i of what j < i took in, else 0; into: (B, H, n, c), at i of the memory before the
-    chunk; after: (B, H, n, c), after the chunk of what j took in; through: (B, H, n), after it of the memory before it.
+    between: (B, H, n, c, c), from position j to i > j, else 0; into: (B, H, n, c), from before the chunk to position i;
+    after: (B, H, n, c), from position j to the end of the chunk; through: (B, H, n), from before the chunk to its end.
     """
 
     between: Tensor
@@ -172,7 +172,7 @@ class _Decays(NamedTuple):
 
 
 def _decays(log_decay: Tensor, documents: Tensor | None) -> _Decays:
-    """Differences of sums in float64: a position that forgets nearly all must not blur what decays slowly after it."""
+    """Differences of sums in float64: after a position that forgets nearly all, fp32 would round slow decays away."""
     total = log_decay.double().cumsum(-1)
     into, after, through = total, total[..., -1:] - total, total[..., -1]
     between = (total[..., :, None] - total[..., None, :]).clamp_(max=0)  # where j > i, to be dropped, exp would be inf

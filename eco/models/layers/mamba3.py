@@ -21,7 +21,9 @@ from eco.models.layers.norm import RMSNorm
 STEP_RANGE = (1e-3, 1e-1)
 """Between these a head's step dt starts, log-uniformly: memories of about ten to a thousand positions."""
 LEAST_STEP = 1e-4
+"""Of dt."""
 LEAST_DECAY = 1e-4
+"""Of -A: at the least step, memory halves in 70 million positions."""
 ALL_DECAYED = -1e4
 """A log decay whose exponential is 0 even in float64."""
 ROTATED = 0.5
@@ -32,7 +34,7 @@ _Signals = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class Rates(NamedTuple):
-    """What moves the recurrence, fp32 (float64 where the input is); without the T axis, of one position."""
+    """What the input says about the recurrence, fp32 (float64 where the input is)."""
 
     step: Tensor
     """dt > 0: (B, T, H)."""
@@ -130,7 +132,7 @@ class Mamba3(nn.Module):
         return cast(Tensor, self.output(self.output_norm(y.flatten(2))))
 
     def evidence(self) -> float:
-        """Norm of the last gradient of what moves the recurrence; 0 where there is none."""
+        """Norm of the last gradient of `dynamics`; 0 where there is none."""
         gradient = self.dynamics.weight.grad
         return 0.0 if gradient is None else float(gradient.norm())
 

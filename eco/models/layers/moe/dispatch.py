@@ -54,17 +54,17 @@ def plan(experts: Tensor, count: int) -> Plan:
 
 def grouped(x: Tensor, experts: Tensor, gates: Tensor, networks: Experts) -> Tensor:
     """x (N, W), the experts of each token (N, k) ascending and their weights -> (N, W)."""
-    way = plan(experts, networks.count)
-    y = networks(gather_rows(x, way.token, way.row), way.offsets)
-    return combine_rows(y, gates, way.row)
+    places = plan(experts, networks.count)
+    y = networks(gather_rows(x, places.token, places.row), places.offsets)
+    return combine_rows(y, gates, places.row)
 
 
 def packed(x: Tensor, experts: Tensor, gates: Tensor, networks: Experts) -> Tensor:
     """See `grouped`."""
-    way = plan(experts, networks.count)
-    rows, ends = x[way.token], itertools.pairwise(way.offsets.tolist())
+    places = plan(experts, networks.count)
+    rows, ends = x[places.token], itertools.pairwise(places.offsets.tolist())
     y = torch.cat([networks.one(rows[start:end], expert) for expert, (start, end) in enumerate(ends)])
-    return (y[way.row] * gates[..., None]).sum(1).to(y.dtype)
+    return (y[places.row] * gates[..., None]).sum(1).to(y.dtype)
 
 
 def legacy(x: Tensor, experts: Tensor, gates: Tensor, networks: Experts) -> Tensor:

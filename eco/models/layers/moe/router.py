@@ -20,7 +20,7 @@ class Choice(NamedTuple):
     """What the router makes of its tokens, (...) of them. All but the experts in fp32."""
 
     experts: Tensor
-    """(..., k) int64, ascending: a token's sum over its experts does not depend on which of them was liked best."""
+    """(..., k) int64, ascending: the order in which they are added up does not depend on their affinities."""
     gates: Tensor
     """(..., k): the affinities of the chosen, in proportion, with sum 1. The bias has no part in them."""
     log_p: Tensor
@@ -60,8 +60,8 @@ class Router(nn.Module):
             logits = F.linear(x.to(weight.dtype), weight) / self.temperature
         if self.training and self.jitter > 0:
             logits = logits + self.jitter * torch.randn_like(logits)
-        liked = torch.sigmoid(logits.detach()) + self.bias
-        experts = liked.topk(self.top_k, sorted=False).indices.sort().values
+        biased = torch.sigmoid(logits.detach()) + self.bias
+        experts = biased.topk(self.top_k, sorted=False).indices.sort().values
         log_p = F.logsigmoid(logits).log_softmax(-1)
         return Choice(experts, log_p.gather(-1, experts).softmax(-1), log_p, logits)
 
