@@ -1,7 +1,7 @@
 """Flags that are no settings of a recipe: other ways of writing one, and names whose feature is not built yet.
 
-`recipes/interface.toml` holds them, so that a file of flags stays whole while features are still to come: a wish that
-nothing can fulfil is accepted and kept in words, which the recipe carries and training tells; nothing is swallowed.
+`recipes/interface.toml` lists them, so that a file of flags stays usable while features are still to come. A flag whose
+feature is not built is accepted, kept as text in the recipe (`inactive_flags`) and shown when training starts.
 """
 
 import shlex
@@ -14,10 +14,11 @@ from eco.flags import FROM_PYTHON, SHIPPED, Flag, parse
 
 
 class Interface(NamedTuple):
-    """The table.
+    """What `interface.toml` says; names are without leading dashes.
 
-    aliases: name -> the words that it stands for. values: setting -> those of its values that are not built.
-    switches: on/off name -> how it is. settings: name of what takes a value -> the value that is in force, if any.
+    aliases: name -> the words that it stands for. values: name of a setting -> those of its values that are not built.
+    switches: name of an on/off flag -> the state in force. settings: name of a flag with a value -> the value in force,
+    None if there is none.
     """
 
     aliases: Mapping[str, str]
@@ -46,9 +47,9 @@ def table() -> Interface:
 
 
 def split(flags: Sequence[Flag]) -> tuple[list[Flag], dict[str, str]]:
-    """(the flags that set something, the wishes that change nothing: name -> in words; empty words are fulfilled).
+    """(the flags that set something, every flag's name -> its text if nothing is behind it, else an empty string).
 
-    Of two flags of one name the later counts.
+    Of two flags of one name the later counts: its entry, empty or not, is what `inactive` puts over earlier ones.
 
     Raises:
         ValueError: a value is missing, or is given to an on/off flag.
@@ -64,7 +65,7 @@ def split(flags: Sequence[Flag]) -> tuple[list[Flag], dict[str, str]]:
 
 
 def inactive(earlier: Sequence[str], wishes: Mapping[str, str]) -> tuple[str, ...]:
-    """What is wished for in vain: the `earlier` words, and the `wishes` that override them name by name."""
+    """The texts of flags that have no effect: `earlier` ones, overridden name by name by `wishes` (of `split`)."""
     known = {_key(words.split()[0].removeprefix("--")): words for words in earlier}
     return tuple(words for words in {**known, **wishes}.values() if words)
 
@@ -82,7 +83,8 @@ def _expanded(flag: Flag) -> Flag:
 
 
 def _unfulfilled(flag: Flag) -> str | None:
-    """The flag in words if nothing stands behind it, empty if it asks for what is anyway; None if it is a setting."""
+    """The flag as text if its feature is not built, "" if it asks for what is in force anyway; None if it sets
+    something."""
     known = table()
     if _key(flag.name) in known.switches:
         return _switch(flag, known.switches[_key(flag.name)])
@@ -113,5 +115,5 @@ def _value(flag: Flag) -> str:
 
 
 def _key(name: str) -> str:
-    """`no-x` and `x` are wishes about one thing."""
+    """`no-x` and `x` name the same flag."""
     return name.removeprefix("no-")
