@@ -2,7 +2,7 @@
 
 The step is forward, backward, clipping and the optimizer of the recipe `sigma`, on random tokens, in a process of its
 own, whose peak memory is the figure. The prototype of this model trained the same profile at 152 to 198 tokens/s on its
-author's GPU. `python -m benchmarks sigma` prints the rows.
+author's GPU. `python -m benchmarks --only sigma` prints the rows.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Forward, backward, clipping at 1.0 and fused AdamW, in the dtype that Eco trains in on this machine. The share of the
 limit is the model's FLOPs (6 per weight in a matrix product and token, plus 12 x layers x width x context per token;
-PaLM's convention) per second over those of a 2048^3 product. `python -m benchmarks training` prints the rows.
+PaLM's convention) per second over those of a 2048^3 product. `python -m benchmarks --only training` prints the rows.
 """
 
 import importlib.util
