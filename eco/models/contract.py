@@ -122,8 +122,8 @@ class Model(nn.Module, ABC):
         self.weights_changed()
 
     def weights_changed(self) -> None:
-        """Called after every change of the weights, also one by loading or swapping: what was computed from the former
-        ones and kept is dropped."""
+        """Drops what was computed from the weights and kept. Called after every step, and where the weights are swapped
+        with their average; layers notice loading by themselves."""
 
     @abstractmethod
     def flops_per_token(self) -> float:

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from eco.config import setting
 from eco.kernels.backend import backend
+from eco.kernels.native import compute_dtype
 from eco.models.contract import Batch, Cache, Carry, LanguageModelConfig, StepOutput
 from eco.models.layers.bitlinear import BitLinear
-from eco.models.layers.cache import compute_dtype
 from eco.models.layers.differential import LambdaRange
 from eco.models.layers.headed import HeadedModel
 from eco.models.layers.hybrid_cache import HybridCache, Kind, LatentPast, RecurrentPast, documents

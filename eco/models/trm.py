@@ -17,8 +17,8 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from eco.config import setting
+from eco.kernels.native import compute_dtype
 from eco.models.contract import Batch, Carry, Latent, PuzzleModelConfig, RecursiveModel, StepOutput
-from eco.models.layers.cache import compute_dtype
 from eco.models.layers.grades import Grades, grade
 from eco.models.layers.post_norm import PostNormStack
 from eco.models.layers.puzzle_table import PuzzleTable

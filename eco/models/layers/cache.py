@@ -8,12 +8,6 @@ from torch import Tensor
 from eco.kernels.decode import Store
 
 
-def compute_dtype(parameter: Tensor) -> torch.dtype:
-    """The dtype that autocast computes in on the parameter's device, else the parameter's own."""
-    device = parameter.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parameter.dtype
-
-
 @dataclass(frozen=True)
 class Past:
     """One layer's part of the cache during one forward pass that adds positions `start` and up.

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from eco.kernels.native import compute_dtype
 from eco.models.contract import Cache
 from eco.models.layers.attention import Attention
-from eco.models.layers.cache import KVCache, compute_dtype
+from eco.models.layers.cache import KVCache
 from eco.models.layers.headed import HeadedModel
 from eco.models.layers.init import init_transformer
 from eco.models.layers.norm import LayerNorm, RMSNorm
