@@ -87,8 +87,8 @@ def _mixers(device: str, s: Sizes) -> dict[str, Action]:
     leaves = [part.requires_grad_() for part in (*rows, *numbers, *weights)]
     inputs = (*rows, *numbers, (phase.cos(), phase.sin()), weights)
     return {
-        "triton": _step(lambda: mamba3.mamba3_mix(*inputs, chunk=64)[0].float().square().mean(), leaves),
-        "torch": _step(lambda: eager_mamba3.mamba3_mix(*inputs, chunk=64)[0].float().square().mean(), leaves),
+        "triton": _step(lambda: mamba3.mamba3_mix(*inputs, chunk=16)[0].float().square().mean(), leaves),
+        "torch": _step(lambda: eager_mamba3.mamba3_mix(*inputs, chunk=16)[0].float().square().mean(), leaves),
     }
 
 

@@ -17,7 +17,7 @@ def test_the_shipped_profile_is_the_recipe_sigma():
     assert (recipe.train.device, recipe.train.require_cuda, recipe.train.steps) == ("cuda", True, 20000)
     assert recipe.output_dir.endswith("/runs/sigma_main") and recipe.checkpoint.directory.endswith("/checkpoints")
     plain = recipes.load(name)
-    assert recipe.model == plain.model
+    assert recipe.model.model_copy(update={"chunk": 16}) == plain.model, "shorter chunks are faster at rank 4"
     assert recipe.optimizer == plain.optimizer
     assert {"--optimizer c3o", "--data-backend hybrid", "--uroboros-enabled"} < set(recipe.inactive_flags)
     assert not {"--steps", "--d-model", "--grpo-reward-fail", "--crash-report-enabled"} & set(recipe.inactive_flags)

@@ -184,7 +184,8 @@ class Sigma(HeadedModel):
         self.blocks = nn.ModuleList(Block(config, kind) for kind in config.kinds)
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
-        self._load: list[Tensor] = []
+        # Of each micro-batch of the step in hand: tokens of each expert (blocks, E), and what the choices tell (blocks,).
+        self._loads: list[Tensor] = []
         self._retained: list[Tensor] = []
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
@@ -198,9 +199,8 @@ class Sigma(HeadedModel):
         for name in routings[0].losses if routings else ():
             losses[name] = torch.stack([routing.losses[name] for routing in routings]).mean()
         if routings:
-            load = [routing.load for routing in routings]
-            self._load = [old + new for old, new in zip(self._load, load, strict=True)] if self._load else load
-            self._retained = [routing.metrics["rib_retained_info"] for routing in routings]
+            self._loads.append(torch.stack([routing.load for routing in routings]))
+            self._retained.append(torch.stack([routing.metrics["rib_retained_info"] for routing in routings]))
         return StepOutput(losses, self._metrics(routings))
 
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> HybridCache:
@@ -239,14 +239,14 @@ class Sigma(HeadedModel):
 
     def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         """Moves the balancing biases by the load of the step, which is that of all processes."""
-        if self._load:
-            load, retained = self._load, self._retained
+        if self._loads:
+            load, retained = torch.stack(self._loads).sum(0), torch.stack(self._retained).mean(0)
             if average is not None:
-                average([*load, *retained])
+                average([load, retained])
             mixtures = [module for module in self.modules() if isinstance(module, MoE)]
             for mixture, counts, information in zip(mixtures, load, retained, strict=True):
                 mixture.balance(counts, information)
-            self._load = []
+            self._loads, self._retained = [], []
         super().after_step(average)
 
     def weights_changed(self) -> None:

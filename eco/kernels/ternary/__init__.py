@@ -78,8 +78,9 @@ def unpack(packed: Tensor, width: int) -> Tensor:
 
 
 def unpacks(x: Tensor) -> bool:
-    """Whether `packed_linear` is the faster way for these rows: few of them, on a CPU with the C++."""
-    return len(x) <= FEW_ROWS and cpu.able(x, compute_dtype(x))
+    """Whether `packed_linear` is the better way for these rows: few of them, where there is a kernel for it."""
+    dtype = compute_dtype(x)
+    return len(x) <= FEW_ROWS and (cpu.able(x, dtype) or usable_by_triton(x, dtype=dtype))
 
 
 def packed_linear(x: Tensor, packed: Tensor, columns: Tensor) -> Tensor:
