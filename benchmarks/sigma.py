@@ -28,6 +28,9 @@ from eco.training.precision import Precision
 PROTOTYPE = 198
 """Tokens/s, the upper end of what the prototype's author reports."""
 
+WARM_UP = 4
+"""Steps that are not timed: in these the process still gets pages from the system."""
+
 POSITIONS = 100, 4000
 DECODED = 64
 """Tokens timed at each position."""
@@ -84,7 +87,8 @@ def measure_training(rounds: int) -> dict[str, Any]:
         model.after_step()
         optimizer.zero_grad(set_to_none=True)
 
-    step()
+    for _ in range(WARM_UP):
+        step()
     timed, reached = [], []
     for _ in range(rounds):
         reached.append(limits.matmul(dtype))
