@@ -84,7 +84,7 @@ class Config(LanguageModelConfig):
     dropout: float = setting(0.0, "Dropout of embeddings and sub-layer outputs.", flat="dropout", ge=0, lt=1)
     tied: bool = setting(False, "The head is the embedding matrix.", flat="tie-embeddings")
     document_end: int | None = setting(
-        None, "Token that ends a document; none takes the tokenizer's, -1 reads a window as one document."
+        None, "Token that ends a document; none takes the tokenizer's, -1 reads a window as one document.", ge=-1
     )
 
     @property
@@ -185,6 +185,7 @@ class Sigma(HeadedModel):
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         # Of each micro-batch of the step in hand: tokens of each expert (blocks, E), I(X;E) / log E (blocks,).
+        self._flip_rate = 0.0
         self._loads: list[Tensor] = []
         self._retained: list[Tensor] = []
 
@@ -241,12 +242,13 @@ class Sigma(HeadedModel):
         """Moves the balancing biases by the load of the step, which is that of all processes."""
         if self._loads:
             load, retained = torch.stack(self._loads).sum(0), torch.stack(self._retained).mean(0)
+            self._loads, self._retained = [], []
             if average is not None:
                 average([load, retained])
-            mixtures = [module for module in self.modules() if isinstance(module, MoE)]
-            for mixture, counts, information in zip(mixtures, load, retained, strict=True):
-                mixture.balance(counts, information)
-            self._loads, self._retained = [], []
+            if retained.isfinite().all():  # else the step had no finite loss either, and its routing means nothing
+                mixtures = [module for module in self.modules() if isinstance(module, MoE)]
+                for mixture, counts, information in zip(mixtures, load, retained, strict=True):
+                    mixture.balance(counts, information)
         super().after_step(average)
 
     def weights_changed(self) -> None:
@@ -273,7 +275,9 @@ class Sigma(HeadedModel):
             "moe": [m.evidence() for m in self.modules() if isinstance(m, MoE)],
             "bitlinear": [m.flip_rate() for m in self.modules() if isinstance(m, BitLinear)],
         }
-        return {name: sum(strengths[name]) / len(strengths[name]) for name in self.features}
+        means = {name: sum(strengths[name]) / len(strengths[name]) for name in self.features}
+        self._flip_rate = means.get("bitlinear", 0.0)
+        return means
 
     def algorithmic_features(self) -> dict[str, float]:
         """What the model is made of, by the names that stand in metrics and crash reports."""
@@ -313,7 +317,7 @@ class Sigma(HeadedModel):
         heads = inner // config.head_size
         # Products with the state, and with the other positions of a chunk; forward, and twice that backward.
         scan = 6.0 * heads * rank * (2 * config.state * config.head_size)
-        scan += 6.0 * heads * rank * config.chunk * rank * (config.state + config.head_size)
+        scan += 6.0 * heads * rank * min(config.chunk, config.context) * rank * (config.state + config.head_size)
         maps = 2 if config.differential else 1
         size = config.width // config.heads
         attention = 6.0 * config.context * config.heads * maps * (2 * size + config.rope_size)
@@ -323,6 +327,10 @@ class Sigma(HeadedModel):
         metrics = _means([routing.metrics for routing in routings])
         for kind in (Mamba3, LatentAttention):
             metrics |= _means([module.metrics for module in self.modules() if isinstance(module, kind)])
+        if self.config.quant_mode != "none":  # the codes of the sample that the last evidence looked at
+            ternary = [module for module in self.modules() if isinstance(module, BitLinear)]
+            zeros = torch.tensor([module.zero_fraction() for module in ternary])
+            metrics |= {"bitlinear_zero_fraction": zeros.mean(), "bitlinear_flip_rate": self._flip_rate}
         attentions = [module for module in self.modules() if isinstance(module, LatentAttention)]
         metrics["qk_max_peak"] = torch.stack([module.metrics["qk_max_peak"] for module in attentions]).max()
         if self.config.differential:

@@ -184,6 +184,7 @@ class Trainer:
         row.update({f"loss/{name}": float(value) for name, value in losses.items()})
         row.update({name: float(value) for name, value in metrics.items()})
         with self.phases("opt_step"):
+            self.precision.scaler.unscale_(self.optimizer)
             evidence = self.model.evidence()
             row["grad_norm"] = norm = self._clip()
             scaled = self.precision.scaler.is_enabled()  # fp16: infinite gradients are the scaler's daily business
@@ -235,8 +236,7 @@ class Trainer:
         return ((self.config.seed * 1_000_003 + self.step) * 1_000_003 + self.world.rank) % 2**63
 
     def _clip(self) -> float:
-        """Unscales, clips to the largest norm allowed, returns the norm before clipping."""
-        self.precision.scaler.unscale_(self.optimizer)
+        """Clips to the largest norm allowed, returns the norm before clipping."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         total = torch.nn.utils.get_total_norm(gradients)
         largest = self.config.grad_clip or math.inf

@@ -197,3 +197,55 @@ def test_a_copy_does_not_share_codes() -> None:
         copied.weight.neg_()
     copied.weights_changed()
     assert torch.equal(copied(x), -before) and torch.equal(module(x), before)
+
+
+def test_a_fused_optimizer_needs_no_word() -> None:
+    """It writes without a trace in the parameter's version, and a loop of one's own knows nothing of codes."""
+    layer = BitLinear(16, (8,))
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.3, fused=True)
+    before = layer(x).detach()
+    layer(x).sum().backward()
+    optimizer.step()
+    after = layer(x)
+    layer.check_fresh()
+    assert not torch.equal(after, before)
+
+
+@torch.no_grad()
+def test_weights_set_behind_its_back_are_seen_in_evaluation() -> None:
+    layer = BitLinear(16, (8,)).eval()
+    layer.weight.data.copy_(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+    before = layer(x)
+    layer.weight.data.mul_(-1)  # as adapters are merged
+    assert torch.equal(layer(x), -before)
+    assert torch.equal(layer(x[:2]), -before[:2]), "packed weights too"
+
+
+def test_what_inference_mode_made_can_be_trained_on() -> None:
+    layer = BitLinear(16, (8,))
+    layer.weight.data.copy_(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)))
+    x = torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = layer(x)
+    y = layer(x)
+    y.sum().backward()
+    assert torch.equal(y, expected) and layer.weight.grad is not None
+
+
+def test_sums_of_codes_do_not_overflow_in_fp16() -> None:
+    layer = BitLinear(1024, (4,))
+    layer.weight.data.fill_(1.0)
+    with torch.autocast("cpu", torch.float16):
+        torch.testing.assert_close(layer(torch.ones(2, 1024)).float(), torch.full((2, 4), 1024.0))
+
+
+def test_a_weight_in_bf16_has_the_codes_of_its_values() -> None:
+    layer = BitLinear(16, (8,))
+    layer.weight.data.copy_(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)).bfloat16())
+    x = torch.randn(4, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+    expected = layer(x.float())
+    torch.testing.assert_close(layer.bfloat16()(x).float(), expected, atol=0.05, rtol=0.02)

@@ -220,3 +220,28 @@ def test_the_tokenizer_fills_in_what_is_left_to_it() -> None:
     filled = left_open.for_tokenizer(300, 2)
     assert (filled.vocab_size, filled.document_end) == (300, 2)
     assert sigma.Config(document_end=-1, vocab_size=400).for_tokenizer(300, 2).document_end == -1
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace(make, tokens: Tensor) -> None:
+    model = make(sigma.Config(**SIGMA_SIZES)).train()
+    batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}
+    weight = model.blocks[0].experts_norm.weight
+    kept, state = weight.detach().clone(), {name: b.clone() for name, b in model.named_buffers()}
+    with torch.no_grad():
+        weight[3] = float("nan")
+    assert not model.training_step(batch).losses["lm"].isfinite()
+    model.after_step()
+    with torch.no_grad():
+        weight.copy_(kept)
+    assert all(torch.equal(buffer, state[name]) for name, buffer in model.named_buffers())
+    assert model.training_step(batch).losses["lm"].isfinite()
+
+
+@torch.no_grad()
+def test_all_weights_in_bf16_work_too(config: sigma.Config, make, tokens: Tensor) -> None:
+    model = make(config)
+    expected = model(tokens)
+    model.bfloat16()
+    cache = model.new_cache(3, 20)
+    for logits in (model(tokens), torch.cat([model(part, cache) for part in tokens.split((8, 1, 11), dim=1)], dim=1)):
+        assert logits.dtype == torch.bfloat16 and (logits - expected).abs().mean() < 0.2 * expected.abs().mean()

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from eco.kernels import native
 
-_LEAST_ROWS = 512
+_LEAST_ROWS = 1024
 """Of a chunk, whatever its logits take: each chunk reads all weights and adds to all their gradients."""
 
 _SLICE = 4096

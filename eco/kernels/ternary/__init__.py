@@ -35,7 +35,7 @@ def ternarise(weight: Tensor, row_blocks: Sequence[int], dtype: torch.dtype) -> 
     weight: (rows, D) fp32; row_blocks: the rows of each block, which add up to `rows`; dtype: that of the codes. The
     result does not depend on the number of threads.
     """
-    passes = cpu if cpu.able(weight, dtype) else eager
+    passes = cpu if weight.dtype == torch.float32 and cpu.able(weight, dtype) else eager
     return Ternary(*passes.ternarise(weight.detach(), row_blocks, dtype))
 
 

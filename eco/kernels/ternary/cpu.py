@@ -10,7 +10,7 @@ from eco.kernels.native import compute_dtype
 
 
 def able(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the C++ makes codes in `dtype` of x, a weight or rows of activations."""
+    """Whether the C++ makes codes in `dtype` of x, rows of activations or an fp32 weight."""
     return (x.dtype, dtype) in _PAIRS and x.numel() > 0 and native.usable(x)
 
 

@@ -21,17 +21,23 @@ def ternarise(weight: Tensor, row_blocks: Sequence[int], dtype: torch.dtype) -> 
     for block, out in zip(torch.split(weight, sizes), torch.split(codes, sizes), strict=True):
         # In float64 the order of the sum, which differs between threads, does not show in the fp32 scale.
         total = torch.linalg.vector_norm(block, 1, dtype=torch.float64)
-        scales.append((total / block.numel()).to(weight.dtype))
+        scales.append((total / block.numel()).to(torch.promote_types(weight.dtype, torch.float32)))
         out.copy_((block * (scales[-1] + EPS).reciprocal()).round_().clamp_(-1, 1))
     return codes, torch.stack(scales)
 
 
 def round_rows(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Integers up to 127 in `dtype` (n, D) and each row's step (n,), fp32 or wider: x is about codes * step."""
+    """Integers up to 127, in fp16 their 128th parts, in `dtype` (n, D), and each row's step (n,), fp32 or wider.
+
+    x is about codes * step.
+    """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     most = wide.abs().amax(1).clamp_min(LEAST)
     inverse = torch.full_like(most, 127.0) / most  # torch computes 127 / most as 127 times a rounded reciprocal
-    return (wide * inverse[:, None]).round_().to(dtype), most / 127
+    codes, step = (wide * inverse[:, None]).round_(), most / 127
+    if dtype == torch.float16:  # whose largest number a sum of D products of up to 127 soon exceeds
+        codes, step = codes * 2.0**-7, step * 2.0**7
+    return codes.to(dtype), step
 
 
 def scale(x: Tensor, rows: Tensor | None, columns: Tensor | None, out: Tensor) -> None:

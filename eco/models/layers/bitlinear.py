@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from eco.kernels.native import compute_dtype
 from eco.kernels.ternary import Ternary, by_row, pack, packed_linear, ternarise, ternary_linear, unpacks
@@ -12,6 +13,23 @@ from eco.models.layers.linear import StackedLinear
 
 _SAMPLE = 65536
 """Weights of a layer that its evidence looks at: enough for a share to 0.2 %."""
+
+_WITNESSES = 64
+"""Weights of a layer that are compared with what they were when its codes were made."""
+
+
+class _Optimizers:
+    """Counts the steps of all optimizers in the process, whoever calls them: torch's fused ones do not even count as
+    writes to their parameters."""
+
+    steps = 0
+
+    @classmethod
+    def stepped(cls, *_: object) -> None:
+        cls.steps += 1
+
+
+register_optimizer_step_post_hook(_Optimizers.stepped)
 
 
 def projection(width: int, row_blocks: Sequence[int], *, quantised: bool) -> StackedLinear:
@@ -23,14 +41,13 @@ class BitLinear(StackedLinear):
     """(..., width) -> (..., sum of `row_blocks`) by weights of -1, 0 and 1 with one scale for each block of rows.
 
     `weight` is the fp32 master copy that an optimizer trains; the codes are made of it at the first forward pass and
-    kept until `weights_changed` says that it was written to. The inputs are to be normalised by the caller; each row
-    is rounded to 8 bits.
+    kept until `weights_changed` says that it was written to, or an optimizer stepped. The inputs are to be normalised
+    by the caller; each row is rounded to 8 bits.
     """
 
     def __init__(self, width: int, row_blocks: Sequence[int]) -> None:
         super().__init__(width, row_blocks, bias=False)
         self._sample: Tensor | None = None
-        self._version = self.weight._version
         self._dtype = self.weight.dtype  # of the last codes, likely that of the next
         self.weights_changed()
 
@@ -49,6 +66,8 @@ class BitLinear(StackedLinear):
         """The weight was written to: forgets the codes. Every update, load and swap must say so."""
         self._ternary: Ternary | None = None
         self._packed: tuple[Tensor, Tensor] | None = None
+        self._made_at = -1
+        self._witness: Tensor | None = None
 
     def check_fresh(self) -> None:
         """Asserts that the codes in use are those of the weight."""
@@ -62,6 +81,11 @@ class BitLinear(StackedLinear):
         last, self._sample = self._sample, self._sampled()
         return 0.0 if last is None else (last != self._sample).float().mean().item()
 
+    def zero_fraction(self) -> float:
+        """The share of codes that are 0, in the sample that the last `flip_rate` looked at."""
+        sample = self._sampled() if self._sample is None else self._sample
+        return (sample == 0).float().mean().item()
+
     def _product(self, x: Tensor, offsets: Tensor | None) -> Tensor:
         self._forget_if_written()
         if not (self.training or torch.is_grad_enabled()) and unpacks(x):
@@ -74,6 +98,7 @@ class BitLinear(StackedLinear):
         if self._packed is None:
             codes, scale = self._ternary or ternarise(self.weight, self.row_blocks, compute_dtype(x))
             self._packed = pack(codes), by_row(scale, self.row_blocks)
+            self._ternary = None  # of 8 times the size
         packed, columns = self._packed
         if offsets is None:
             return packed_linear(x, packed, columns)
@@ -83,14 +108,22 @@ class BitLinear(StackedLinear):
 
     def _codes(self, dtype: torch.dtype) -> Ternary:
         if self._ternary is None or self._ternary.codes.dtype != dtype:
-            self._ternary, self._dtype = ternarise(self.weight, self.row_blocks, dtype), dtype
+            with torch.inference_mode(False):  # they outlive it, and training cannot use what is made in it
+                self._ternary, self._dtype = ternarise(self.weight.detach(), self.row_blocks, dtype), dtype
         return self._ternary
 
     def _forget_if_written(self) -> None:
-        """A second guard: torch counts writes to the weight, though not those through `.data` or by other libraries."""
-        if self.weight._version != self._version:
+        """Also what nobody told of: a step of an optimizer, and outside of training, where adapters are merged and
+        weights are set by hand, other weights than those that the codes were made of."""
+        if self._made_at != _Optimizers.steps or not (self.training or self._is_as_it_was()):
             self.weights_changed()
-            self._version = self.weight._version
+            self._made_at, self._witness = _Optimizers.steps, self._witnesses().clone()
+
+    def _is_as_it_was(self) -> bool:
+        return self._witness is not None and torch.equal(self._witness, self._witnesses())
+
+    def _witnesses(self) -> Tensor:
+        return self.weight.detach().flatten()[:: max(1, self.weight.numel() // _WITNESSES)]
 
     @torch.no_grad()
     def _sampled(self) -> Tensor:

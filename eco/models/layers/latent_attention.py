@@ -162,7 +162,7 @@ class LatentAttention(nn.Module):
         wide = torch.promote_types(kind, torch.float32)
         with torch.autocast(latents.device.type, enabled=False):
             latents, rope_keys = latents.to(wide), rope_keys.to(wide)
-            content = torch.einsum("bthn,hnl->bhtl", new.content_query.to(wide), self._key_weight)
+            content = torch.einsum("bthn,hnl->bhtl", new.content_query.to(wide), self._key_weight.to(wide))
             content = content * self._scale(content, self.content_gain[:, None])
             turned = new.rope_query.to(wide).transpose(1, 2)
             # Heads and positions as the rows of one product: the keys are the same for all.
@@ -172,7 +172,7 @@ class LatentAttention(nn.Module):
             if self.differential is not None:
                 weights = self.differential(*weights.chunk(2, dim=1))
             seen = (weights.flatten(1, 2) @ latents).view(*weights.shape[:3], -1)
-            return torch.einsum("bhtl,hvl->bthv", seen, self._value_weight).to(kind)
+            return torch.einsum("bhtl,hvl->bthv", seen, self._value_weight.to(wide)).to(kind)
 
     @property
     def _key_weight(self) -> Tensor:

@@ -160,8 +160,9 @@ class Mamba3(nn.Module):
         A document goes on turning where the one before it ended: only differences of phases count.
         """
         with torch.autocast(x.device.type, enabled=False):
-            logits = self.dynamics(x if x.dtype == torch.float64 else x.float())
-            step, decay, blend, *angles = logits.split(self._rate_sizes, dim=-1)
+            wide = torch.promote_types(x.dtype, torch.float32)
+            logits = F.linear(x.to(wide), self.dynamics.weight.to(wide))
+            step, decay, blend, *angles = torch.split(logits, list(self._rate_sizes), dim=-1)
             step = F.softplus(step + self.step_bias).clamp(min=LEAST_STEP)
             log_decay = -step * F.softplus(decay).clamp(min=LEAST_DECAY)
             turned = None

@@ -1,8 +1,9 @@
 """How tokens come to their experts and back: three ways to the same numbers.
 
-`grouped` sorts the rows by expert, so that each layer of all experts is one grouped product, and the host never waits
-for the device. `packed` sorts too, but calls one expert after the other; `legacy` does not even sort: it looks for each
-expert's tokens. The gradients of these two are autograd's own, one of the size of all experts' weights per expert.
+`grouped` sorts the rows by expert, so that each layer of all experts is one grouped product. On a GPU the host never
+waits for it in full precision; ternary weights take a loop over the experts. `packed` sorts too, but calls one expert
+after the other; `legacy` does not even sort: it looks for each expert's tokens. The gradients of these two are
+autograd's own, one of the size of all experts' weights per expert.
 """
 
 import itertools
