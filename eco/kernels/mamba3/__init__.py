@@ -51,8 +51,6 @@ def mamba3_mix(
         The outputs (B, T, H, P) in autocast's dtype, outside autocast that of x, and the state after position T - 1.
     """
     inputs = (x, gate, key, query, log_decay, gain, previous_gain, rotation, weights)
-    if cpu.able(x, gate, key, query, weights):
-        return cpu.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state)
     if usable_by_triton(x, key, dtype=compute_dtype(x)):
         from eco.kernels.mamba3.triton import MOST_ROWS, able, scan  # imports Triton
 
@@ -60,6 +58,8 @@ def mamba3_mix(
         if able(rank, entries, x.shape[3], compute_dtype(x)):
             chunk = min(chunk, MOST_ROWS // rank)
             return eager.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state, scan=scan)
+    if cpu.able(x, gate, key, query, weights):
+        return cpu.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state)
     return eager.mamba3_mix(*inputs, chunk=chunk, reset=reset, state=state)
 
 
