@@ -184,8 +184,8 @@ class Sigma(HeadedModel):
         self.blocks = nn.ModuleList(Block(config, kind) for kind in config.kinds)
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+        self._flip_rate = 0.0  # at the last evidence
         # Of each micro-batch of the step in hand: tokens of each expert (blocks, E), I(X;E) / log E (blocks,).
-        self._flip_rate = 0.0
         self._loads: list[Tensor] = []
         self._retained: list[Tensor] = []
 
