@@ -51,4 +51,8 @@ def test_the_interpreter_counts_as_triton(monkeypatch):
     monkeypatch.setattr(triton, "_installed", lambda: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setenv("ECO_KERNELS", "triton")
-    check_requirements(TrainConfig(require_triton=True), torch.device("cpu"))
+    config = TrainConfig(require_triton=True)
+    assert check_requirements(config, torch.device("cpu")) is None
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ValueError, match="no-require-triton"):
+        check_requirements(config, torch.device("cpu"))
