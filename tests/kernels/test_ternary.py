@@ -34,12 +34,11 @@ def weights(width: int, seed: int = 1) -> Tensor:
 def layer(
     x: Tensor,
     weight: Tensor,
-    bits: int | None = 8,
     offsets: Tensor | None = None,
     blocks: tuple[int, ...] = BLOCKS,
 ) -> Tensor:
     codes = ops.ternarise(weight, blocks, native.compute_dtype(x))
-    return ops.ternary_linear(x, weight, codes, blocks, activation_bits=bits, offsets=offsets)
+    return ops.ternary_linear(x, weight, codes, blocks, offsets=offsets)
 
 
 @contextmanager
@@ -90,29 +89,26 @@ def test_torch_and_cpp_round_alike(cpp: None) -> None:
             assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("bits", [8, None])
 @pytest.mark.parametrize("offsets", [None, [0, 3, 3, 10, 20]], ids=["all rows", "experts"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_values_and_straight_through_gradients(
-    width: int, offsets: list[int] | None, bits: int | None, path: str
-) -> None:
+def test_values_and_straight_through_gradients(width: int, offsets: list[int] | None, path: str) -> None:
     bounds = None if offsets is None else torch.tensor(offsets, dtype=torch.int32)
     blocks = BLOCKS if offsets is None else (8, 8) * 4
     x, weight = randn(20, width), weights(width)
     x[5] = 0
     options = {"offsets": bounds, "blocks": blocks}
     expected = run(
-        lambda a, b: reference.ternary_linear(a, b, blocks, bits, bounds), [x, weight], torch.float64
+        lambda a, b: reference.ternary_linear(a, b, blocks, bounds), [x, weight], torch.float64
     )  # the second expert has no rows: a gradient of zero
-    for found, right in zip(run(partial(layer, bits=bits, **options), [x, weight]), expected, strict=True):
+    for found, right in zip(run(partial(layer, **options), [x, weight]), expected, strict=True):
         assert error(found, right) < 2e-6
 
     def autocast(a: Tensor, b: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            return layer(a, b, bits, **options)
+            return layer(a, b, **options)
 
     rounded = x.bfloat16().float()
-    expected = run(lambda a, b: reference.ternary_linear(a, b, blocks, bits, bounds), [rounded, weight], torch.float64)
+    expected = run(lambda a, b: reference.ternary_linear(a, b, blocks, bounds), [rounded, weight], torch.float64)
     found = run(autocast, [rounded, weight])
     for ours, right in zip(found, expected, strict=True):
         assert error(ours, right) < 0.01  # a few roundings to 8 bits

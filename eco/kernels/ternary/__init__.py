@@ -45,23 +45,21 @@ def ternary_linear(
     ternary: Ternary,
     row_blocks: Sequence[int],
     *,
-    activation_bits: int | None = 8,
     offsets: Tensor | None = None,
 ) -> Tensor:
     """x times the transposed ternary weight; with gradients for `x` and, as if it had not been rounded, for `weight`.
 
-    x: (n, D), normalised by the caller. activation_bits: 8 rounds each row of x to 255 steps between -max|row| and
-    max|row| (BitNet's int8), None takes it as it is. weight: (rows, D) fp32, `ternary` what `ternarise` makes of it in
-    autocast's dtype. Returns (n, rows) in that dtype.
+    x: (n, D), normalised by the caller; each row is rounded to 255 steps between -max|row| and max|row| (BitNet's
+    int8). weight: (rows, D) fp32, `ternary` what `ternarise` makes of it in autocast's dtype. Returns (n, rows) in that
+    dtype.
 
     offsets: (E + 1,) integers, from 0 to n; the rows offsets[e] to offsets[e + 1] of x meet only the e-th of E equal
     groups of the weight's rows (an expert). Returns (n, rows / E).
     """
-    assert activation_bits in (8, None), activation_bits
     assert ternary.codes.dtype == compute_dtype(x), (ternary.codes.dtype, compute_dtype(x))
     columns = by_row(ternary.scale, row_blocks)
     passes: ModuleType = cpu if cpu.able(x, ternary.codes.dtype) else eager
-    return linear(x, weight, ternary.codes, columns, activation_bits is not None, offsets, passes)
+    return linear(x, weight, ternary.codes, columns, offsets, passes)
 
 
 def pack(codes: Tensor) -> Tensor:
@@ -84,7 +82,7 @@ def unpacks(x: Tensor) -> bool:
 
 
 def packed_linear(x: Tensor, packed: Tensor, columns: Tensor) -> Tensor:
-    """What `ternary_linear` computes with activations of 8 bits, from packed weights and without gradients.
+    """What `ternary_linear` computes, from packed weights and without gradients.
 
     x: (n, D); packed: (rows, ceil(D / 4)) of `pack`; columns: (rows,) of `by_row`. Returns (n, rows) in autocast's
     dtype. The sums are exact integers, so in fp32 the result is the same bit for bit; in bf16 it is rounded only once.

@@ -17,14 +17,13 @@ def linear(
     weight: Tensor,
     codes: Tensor,
     columns: Tensor,
-    rounded: bool,
     offsets: Tensor | None,
     passes: ModuleType,
 ) -> Tensor:
     """See `eco.kernels.ternary.ternary_linear`. columns: (rows,), the scale of each of the weight's rows."""
     bounds = (0, len(x)) if offsets is None else tuple(offsets.tolist())
     assert bounds[-1] == len(x) and len(codes) % (len(bounds) - 1) == 0
-    out: Tensor = _Linear.apply(x, weight, codes, columns, rounded, bounds, passes)  # type: ignore[no-untyped-call]
+    out: Tensor = _Linear.apply(x, weight, codes, columns, bounds, passes)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -38,15 +37,14 @@ class _Linear(torch.autograd.Function):
         weight: Tensor,
         codes: Tensor,
         columns: Tensor,
-        rounded: bool,
         bounds: tuple[int, ...],
         passes: ModuleType,
     ) -> Tensor:
-        rows, step = passes.round_rows(x, codes.dtype) if rounded else (x.to(codes.dtype), None)
+        rows, step = passes.round_rows(x, codes.dtype)
         out = codes.new_empty(len(x), len(codes) // (len(bounds) - 1))
         for part, expert in _groups(bounds, len(codes)):
             torch.mm(rows[part], codes[expert].T, out=out[part])
-            passes.scale(out[part], None if step is None else step[part], columns[expert], out[part])
+            passes.scale(out[part], step[part], columns[expert], out[part])
         ctx.save_for_backward(rows, step, codes, columns)
         ctx.bounds, ctx.passes, ctx.dtypes = bounds, passes, (x.dtype, weight.dtype)
         return out
@@ -67,14 +65,13 @@ class _Linear(torch.autograd.Function):
                 torch.mm(scaled, codes[expert], out=dx[part])
             dx = dx.to(x_dtype)
         if ctx.needs_input_grad[1]:
-            if step is not None:
-                wide, rows = rows, torch.empty_like(rows)
-                ctx.passes.scale(wide, step, None, rows)
+            rounded = torch.empty_like(rows)
+            ctx.passes.scale(rows, step, None, rounded)
             # An expert without rows owes its gradient to nobody: zeros.
             dweight = torch.empty_like(codes, dtype=weight_dtype)
             for part, expert in groups:
-                _weight_gradient(dout[part], rows[part], dweight[expert])
-        return dx, dweight, None, None, None, None, None
+                _weight_gradient(dout[part], rounded[part], dweight[expert])
+        return dx, dweight, None, None, None, None
 
 
 def _groups(bounds: tuple[int, ...], rows: int) -> Iterator[tuple[slice, slice]]:

@@ -26,15 +26,13 @@ def ternary_linear(
     x: Tensor,
     weight: Tensor,
     row_blocks: Sequence[int],
-    activation_bits: int | None = 8,
     offsets: Tensor | None = None,
 ) -> Tensor:
     """See `eco.kernels.ternary.ternary_linear`: each rounding has the derivative 1."""
     codes, scale = ternarise(weight, row_blocks)
     rounded = torch.cat([c * s for c, s in zip(torch.split(codes, list(row_blocks)), scale, strict=True)])
     w = weight + (rounded - weight).detach()
-    if activation_bits is not None:
-        x = x + (round_rows(x) - x).detach()
+    x = x + (round_rows(x) - x).detach()
     if offsets is None:
         return x @ w.T
     parts = torch.split(x, offsets.diff().tolist())
