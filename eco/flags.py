@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 FROM_PYTHON = "the call"
+COMMAND_LINE = "the command line"
 
 SHIPPED = Path(__file__).parent / "recipes"
 """Recipes and files of flags that come with the package."""
@@ -24,7 +25,7 @@ class Flag:
     origin: str
 
 
-def parse(words: Sequence[str], origin: str = "the command line") -> list[Flag]:
+def parse(words: Sequence[str], origin: str = COMMAND_LINE) -> list[Flag]:
     """`--a 1 --b x y --c --d=2` -> four flags; a flag takes every word up to the next one that starts with `--`.
 
     Raises:

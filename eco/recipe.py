@@ -8,10 +8,10 @@ further names.
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, SerializeAsAny, ValidationError, create_model
+from pydantic import BaseModel, SerializeAsAny, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from eco import interface, plugins
@@ -20,12 +20,12 @@ from eco.data.contract import DataConfig
 from eco.data.prepare import TextConfig
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import replacing
-from eco.flags import FROM_PYTHON, SHIPPED, Flag
+from eco.flags import COMMAND_LINE, FROM_PYTHON, SHIPPED, Flag
 from eco.improvement.config import ImproveConfig
 from eco.inference.sampling import Sampling
 from eco.models.contract import ModelConfig
 from eco.optim.contract import OptimizerConfig
-from eco.training.config import CheckpointConfig, LogConfig, TrainConfig
+from eco.training.config import CheckpointConfig, CreditConfig, LogConfig, TrainConfig
 
 
 class Plug(NamedTuple):
@@ -56,6 +56,7 @@ class Recipe(Config):
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: SerializeAsAny[DataConfig] = TextConfig()
     optimizer: SerializeAsAny[OptimizerConfig]
+    credit: CreditConfig = CreditConfig()
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
@@ -69,6 +70,15 @@ class Recipe(Config):
         True, "Go on with the run that is in the run directory; --no-resume sets it aside.", flat="resume"
     )
     inactive_flags: tuple[str, ...] = setting((), "Flags that were given and have nothing behind them yet.")
+
+    @model_validator(mode="after")
+    def _credit_has_blocks(self) -> Self:
+        if self.credit.enabled and self.optimizer.name != "c3o":
+            raise ValueError(
+                f"c3o credit is enabled but optimizer is not 'c3o' (it is {self.optimizer.name!r}); "
+                "set --optimizer c3o, or --no-c3o-credit-enabled"
+            )
+        return self
 
 
 SECTIONS = {
@@ -118,6 +128,13 @@ def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
     shape = _shape(tree)
     keys = dict(_keys(shape))
     for flag in flags:
+        if owner := _owner_elsewhere(flag, keys):
+            if flag.origin in (FROM_PYTHON, COMMAND_LINE):
+                raise ValueError(
+                    f"--{flag.name} on {flag.origin} is a setting of {owner}, which this run does not have"
+                )
+            wishes[flag.name] = f"--{flag.name}"
+            continue
         key, value = _resolve(flag, keys)
         branch = tree
         *parents, leaf = key.split(".")
@@ -199,6 +216,20 @@ def _keys(shape: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
             yield f"{prefix}{name}", info
 
 
+def _owner_elsewhere(flag: Flag, keys: Mapping[str, FieldInfo]) -> str:
+    """`optimizer c3o` for a flat flag that only another plug-in of the run's kinds has; else an empty string. In a file
+    of flags, which serves several optimizers, such a flag waits for its own."""
+    names = {flag.name, flag.name.removeprefix("no-")}
+    if not names.isdisjoint(keys) or not names.isdisjoint(filter(None, map(flat_name, keys.values()))):
+        return ""
+    for section, plug in PLUGS.items():
+        for other in plugins.names(plug.room):
+            fields = plugins.find(plug.room, other).Config.model_fields.values()
+            if not names.isdisjoint(filter(None, map(flat_name, fields))):
+                return f"{section} {other}"
+    return ""
+
+
 def _resolve(flag: Flag, keys: Mapping[str, FieldInfo]) -> tuple[str, Any]:
     """The dotted key that a flag means, and its value."""
     flat = {flat_name(info): key for key, info in keys.items() if flat_name(info)}
@@ -255,4 +286,5 @@ def _explain(error: ValidationError, shape: type[Recipe]) -> Iterator[str]:
             yield f"{key} is missing"
         else:
             given = "" if isinstance(problem["input"], dict | BaseModel) else f" (got {problem['input']!r})"
-            yield f"{key}: {problem['msg'].removeprefix('Value error, ')}{given}"
+            where = f"{key}: " if key else ""
+            yield f"{where}{problem['msg'].removeprefix('Value error, ')}{given}"

@@ -7,7 +7,7 @@ import yaml
 from eco import plugins
 from eco import recipe as recipes
 from eco.config import flat_name
-from eco.flags import from_mapping, parse
+from eco.flags import from_mapping, parse, read
 
 
 def load(*words: str, name: str = "demo") -> recipes.Recipe:
@@ -147,3 +147,19 @@ def test_no_flag_means_two_settings_whatever_is_plugged_in(tmp_path):
 def test_an_empty_path_is_not_the_working_directory(name):
     with pytest.raises(ValueError, match="path is empty"):
         recipes.load("demo", parse([f"--{name}", ""]))
+
+
+def test_a_setting_of_another_optimizer_waits_in_a_file_and_is_refused_on_the_command_line(tmp_path):
+    file = tmp_path / "flags.txt"
+    file.write_text("--optimizer muon\n--muon-momentum 0.9\n--lr 0.5\n")
+    recipe = recipes.load("demo", [*read(file), *parse(["--optimizer", "adam_atan2"])])
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adam_atan2", 0.5)
+    assert recipe.inactive_flags == ("--muon-momentum",)
+    assert recipes.load("demo", read(file)).optimizer.momentum == 0.9
+    with pytest.raises(ValueError, match="--muon-momentum on the command line is a setting of optimizer muon"):
+        recipes.load("demo", parse(["--optimizer", "adamw", "--muon-momentum", "0.9"]))
+
+
+def test_credit_without_its_optimizer_is_refused():
+    with pytest.raises(ValueError, match="c3o credit is enabled but optimizer is not 'c3o'"):
+        recipes.load("demo", parse(["--optimizer", "muon", "--c3o-credit-enabled"]))

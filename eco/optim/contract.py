@@ -5,10 +5,11 @@ parameters of the model and puts them into groups, each with its `initial_lr`: b
 `initial_lr` times the factor of its schedule. Parameters are fp32 and their own master copy. A puzzle table, of which a
 step touches few rows, asks for no dense gradient and needs an optimizer with a rule for it. The whole state goes
 through `state_dict` and `load_state_dict`; the next step is then bit-identical to that of the optimizer that was saved.
+What an optimizer has to say of its last step it says in `metrics` (see `Measured`).
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -24,6 +25,15 @@ class OptimizerConfig(Config):
     weight_decay: float = setting(
         0.1, "Decoupled weight decay of the matrices; vectors never decay.", flat="weight-decay", ge=0
     )
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An optimizer with figures of its last step, which the trainer adds to the step's row."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Flat name -> number. Whatever has to wait for the device waits here, once."""
+        ...
 
 
 def tables(model: nn.Module) -> list[nn.Parameter]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from eco.models.contract import Batch
 from eco.training.config import CheckpointConfig
 
 if TYPE_CHECKING:
@@ -27,6 +28,14 @@ class Callback:
 
     def start(self, trainer: "Trainer") -> None:
         """Once, before the first step of this session; `trainer.step` is where it starts."""
+
+    def before_update(self, trainer: "Trainer", batch: Batch) -> None:
+        """The clipped gradients of the step's `batch` are in `.grad`, and the optimizer steps next. Not called for a
+        skipped step; called again if memory runs out before the update."""
+
+    def after_update(self, trainer: "Trainer", batch: Batch, row: Row) -> None:
+        """The weights have moved, `trainer.step` counts this step, and `.grad` may be overwritten; comes before `step`.
+        Whoever changes weights here puts them back, or tells `trainer.model.weights_changed()`."""
 
     def step(self, trainer: "Trainer", row: Row) -> None:
         """After each step. Callbacks run in the trainer's order and may add to `row` for those after them."""

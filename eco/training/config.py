@@ -105,3 +105,23 @@ class LogConfig(Config):
         (), "Also send the metrics to: tensorboard, trackio, wandb.", flat="trackers"
     )
     quiet: bool = setting(False, "No progress display.", flat="quiet")
+
+
+class CreditConfig(Config):
+    """Counterfactual credit of the blocks of an update, for the optimizer c3o: see `eco.training.credit`."""
+
+    enabled: bool = setting(
+        False, "Scale the blocks of c3o's update by what they did for a held-out loss.", flat="c3o-credit-enabled"
+    )
+    every: int = setting(8, "Steps between two measurements of credit.", flat="credit-interval", gt=0)
+    audit_every: int = setting(
+        200, "Steps between two audits, which really leave blocks of an update out.", flat="credit-audit-interval", gt=0
+    )
+    audit_blocks: int = setting(16, "Blocks that an audit leaves out, one after the other.", gt=2)
+    ema_beta: float = setting(
+        0.92, "Decay of the mean of a block's credit, per measurement.", flat="c3o-credit-ema-beta", ge=0, lt=1
+    )
+    clip: float = setting(
+        2.0, "Largest credit, in standard deviations over the blocks.", flat="c3o-credit-clip-value", gt=0
+    )
+    windows: int = setting(8, "Held-out windows of text that the credit is measured on.", gt=0)

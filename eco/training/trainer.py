@@ -17,12 +17,14 @@ from torch import Tensor
 
 from eco.models.contract import Batch, Carry, Model
 from eco.observe.phases import Phases
+from eco.optim.contract import Measured
 from eco.training.callbacks import Callback, Row
 from eco.training.config import TrainConfig
 from eco.training.distributed import World
 from eco.training.feed import Feed
 from eco.training.ledger import Ledger
 from eco.training.precision import Precision
+from eco.training.probe import weighted_total
 from eco.training.schedule import learning_rate_factor
 from eco.training.signals import GracefulStop
 
@@ -152,13 +154,23 @@ class Trainer:
             self._note(f"out of memory: the micro-batch is now {self.micro_batch} samples, accumulated more often")
         self.step += 1
         self.tokens += batch["tokens"].numel() * self.world.size
-        if not row["skipped"]:
+        if row["skipped"]:
+            if self._goes_back():
+                return None
+        else:
             self._nonfinite_in_a_row = 0
-        elif self._goes_back():
-            return None
+            self._after_update(batch, row)
         row.update(step=self.step, tokens_seen_total=self.tokens, nonfinite_steps_total=self.skipped_steps)
         row.update(micro_batch=self.micro_batch, samples_seen_total=self.feed.position)
         return row
+
+    def _after_update(self, batch: Batch, row: Row) -> None:
+        """What looks back at an update; outside of what a lack of memory repeats, for the weights have moved."""
+        with self.phases("look_back"):
+            for callback in self.callbacks:
+                callback.after_update(self, batch, row)
+        if isinstance(self.optimizer, Measured):
+            row.update(self.optimizer.metrics())
 
     def _step_unless_out_of_memory(self, batch: Batch) -> Row | None:
         try:
@@ -194,6 +206,8 @@ class Trainer:
             if row["skipped"]:
                 self.carry = before  # what is not finite would spoil the next steps of the same rows
             else:
+                for callback in self.callbacks:
+                    callback.before_update(self, batch)
                 self.precision.scaler.step(self.optimizer)
                 for name, strength in evidence.items():
                     self.ledger.count(name, strength)
@@ -213,13 +227,12 @@ class Trainer:
             share = len(micro["tokens"]) / samples
             with self.phases("forward"), self.precision.autocast():
                 output = self._training_step(micro, _cut(self.carry, rows) if self.carry else None)
-                weights = {**self.model.loss_weights, **self.config.loss_weights}
                 if unknown := sorted(self.config.loss_weights.keys() - output.losses.keys()):
                     raise ValueError(
                         f"train.loss_weights names {', '.join(unknown)}; the losses of this model are: "
                         f"{', '.join(output.losses)}"
                     )
-                total = sum((weights.get(name, 1.0) * loss for name, loss in output.losses.items()), torch.zeros(()))
+                total = weighted_total(self.model, output.losses, self.config.loss_weights)
             with self.phases("backward"):
                 self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             for name, loss in {"total": total, **output.losses}.items():

@@ -6,6 +6,8 @@ from toy import Toy, samples, source, trainer
 
 from eco.training.callbacks import Callback
 from eco.training.distributed import World
+from eco.training.precision import Precision
+from eco.training.probe import Probe
 from eco.training.trainer import STOPPED_ELSEWHERE, NonFiniteLoss
 
 
@@ -196,3 +198,54 @@ def test_one_process_stops_them_all():
 
     run = trainer(Toy(), steps=9, world=Two())
     assert (run.fit(), run.step) == (STOPPED_ELSEWHERE, 3)
+
+
+class Watcher(Callback):
+    """What a callback sees around each update."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_update(self, trainer, batch):
+        self.seen.append(("before", trainer.step, len(batch["tokens"]), weights(trainer.model)))
+        self.gradient = trainer.model.linear.weight.grad.clone()
+
+    def after_update(self, trainer, batch, row):
+        assert torch.equal(self.gradient, trainer.model.linear.weight.grad)
+        self.seen.append(("after", trainer.step, len(batch["tokens"]), weights(trainer.model)))
+        row["watched"] = 1
+
+
+def test_callbacks_stand_around_each_update_but_not_around_a_skipped_one():
+    watcher, rows = Watcher(), Rows()
+    trainer(callbacks=[watcher, rows], batches=source(8, range(1, 2)), steps=3).fit()
+    assert [(when, step) for when, step, *_ in watcher.seen] == [
+        ("before", 0),
+        ("after", 1),
+        ("before", 2),
+        ("after", 3),
+    ]
+    assert not torch.equal(watcher.seen[0][3], watcher.seen[1][3])
+    assert torch.equal(watcher.seen[1][3], watcher.seen[2][3])
+    assert [row.get("watched") for row in rows.rows] == [1, None, 1]
+
+
+def test_a_probe_measures_without_training():
+    model, other = Toy(), Toy()
+    probe = Probe(model, Precision("fp32", torch.device("cpu")), rows=3)
+    batch = samples(5, 8)
+    losses = other.training_step(batch).losses
+    sum(losses.values()).backward()
+    assert probe.loss(batch) == pytest.approx(float(sum(losses.values()).detach()), rel=1e-6)
+    model.linear.weight.grad = torch.ones_like(model.linear.weight)
+    assert probe.backward(batch) == pytest.approx(probe.loss(batch))
+    torch.testing.assert_close(model.linear.weight.grad, other.linear.weight.grad)
+    assert torch.equal(weights(model), weights(other))
+
+
+def test_an_optimizers_figures_are_in_the_row():
+    rows = Rows()
+    run = trainer(callbacks=[rows], steps=2)
+    run.optimizer.metrics = lambda: {"toy_figure": run.step}
+    run.fit()
+    assert [row["toy_figure"] for row in rows.rows] == [1, 2]
