@@ -5,13 +5,12 @@ per byte are those of 512 windows of the held-out part of the standard library, 
 it is no line of `make bench`. `python -m benchmarks.sigma_learning --seeds 3` prints the table.
 """
 
-import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import tyro
 from torch import nn
 
 import eco
+from benchmarks import outcomes
 from eco import plugins
 from eco import recipe as recipes
 from eco.models.layers.moe.experts import Experts
@@ -63,18 +63,14 @@ class Outcome:
 
 def main(words: Sequence[str]) -> int:
     arguments = tyro.cli(Arguments, args=words, prog="python -m benchmarks.sigma_learning")
-    found = _known(arguments.out)
+    found = {(outcome.arm, outcome.seed): outcome for outcome in outcomes.read(arguments.out, Outcome)}
     for seed in range(arguments.seeds):
         for arm in ARMS:
             wanted = not arguments.arms or arm.startswith(arguments.arms)
             if not wanted or (arm, seed) in found:
                 continue
-            outcome = train_arm(arm, seed, arguments.steps)
-            found[arm, seed] = outcome
-            print(json.dumps(asdict(outcome)), file=sys.stderr, flush=True)
-            if arguments.out:
-                with arguments.out.open("a") as file:
-                    file.write(json.dumps(asdict(outcome)) + "\n")
+            found[arm, seed] = train_arm(arm, seed, arguments.steps)
+            outcomes.keep(arguments.out, found[arm, seed])
     print("\n".join(table(found)))
     return 0
 
@@ -125,13 +121,6 @@ def active_weights(settings: Mapping[str, Any], vocabulary: int = 1024) -> float
 def eco_config(settings: Mapping[str, Any]) -> Any:
     """The model's Config of `sigma-tiny` with `settings`."""
     return recipes.load("sigma-tiny", eco.flags.from_mapping(settings)).model
-
-
-def _known(file: Path | None) -> dict[tuple[str, int], Outcome]:
-    if file is None or not file.exists():
-        return {}
-    outcomes = [Outcome(**json.loads(line)) for line in file.read_text().splitlines()]
-    return {(outcome.arm, outcome.seed): outcome for outcome in outcomes}
 
 
 if __name__ == "__main__":
