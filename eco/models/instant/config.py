@@ -1,0 +1,34 @@
+"""Settings of INSTANT, the saving of activation memory in training."""
+
+from typing import Literal
+
+from eco.config import setting
+from eco.models.contract import LanguageModelConfig
+
+Mode = Literal["off", "coupling", "fixed_point", "checkpoint"]
+Compress = Literal["none", "attention", "all"]
+
+
+class InstantConfig(LanguageModelConfig):
+    """Base of the models that can save activation memory.
+
+    `coupling` (RevNet, arXiv 1707.04585) and `fixed_point` (i-ResNet, arXiv 1811.00995) invert blocks in the backward
+    pass instead of keeping what is inside of them; `checkpoint` keeps their inputs. `instant_compress` quantises what
+    autograd keeps (ActNN, arXiv 2104.14129). The first two are the model's function, so a trained model keeps its mode.
+    """
+
+    instant_mode: Mode = setting(
+        "off", "Blocks that are inverted or computed again instead of kept for the backward pass.", flat="instant-mode"
+    )
+    instant_compress: Compress = setting(
+        "none", "Blocks whose activations are kept for the backward pass in few bits.", flat="instant-compress"
+    )
+    instant_comp_dim: int = setting(
+        64, "Rank of the part of compressed activations that is kept in full.", flat="instant-comp-dim", gt=0
+    )
+    instant_error_threshold: float = setting(
+        0.01, "Relative error above which 4 bits become 8.", flat="instant-error-threshold", gt=0
+    )
+    instant_reversible_iters: int = setting(
+        8, "Most iterations of an inversion in mode fixed_point.", flat="instant-reversible-iters", gt=0
+    )
