@@ -35,6 +35,7 @@ class Attention(nn.Module):
         self.dropout = dropout
         rows = [count * self.head_size for count in (heads, kv_heads, kv_heads)]
         self.qkv = StackedLinear(width, rows, bias=bias)
+        self.qkv.unit_rows = (self.head_size,) * (heads + 2 * kv_heads)
         self.query_norm = RMSNorm(self.head_size, qk_norm_eps) if qk_norm_eps is not None else None
         self.key_norm = RMSNorm(self.head_size, qk_norm_eps) if qk_norm_eps is not None else None
         self.output = nn.Linear(width, width, bias=bias)

@@ -81,8 +81,10 @@ class LatentAttention(nn.Module):
         self.query_heads = maps * heads
         content, turned = [heads * nope] * maps, [heads * rope] * maps
         self.input = projection(width, (*content, *turned, latent, rope), quantised=quantised)
+        self.input.unit_rows = (nope,) * self.query_heads + (rope,) * self.query_heads + (latent, rope)
         # Never quantised: to absorb it into queries and outputs takes the matrix itself, and it has few weights.
         self.up = StackedLinear(latent, (*content, heads * value), bias=False)
+        self.up.unit_rows = (nope,) * self.query_heads + (value,) * heads
         self.content_gain = nn.Parameter(torch.empty(self.query_heads))
         self.rope_gain = nn.Parameter(torch.empty(self.query_heads))
         self.latent_norm = RMSNorm(latent, eps)

@@ -80,6 +80,7 @@ class Mamba3(nn.Module):
         self.angles = round(ROTATED * state / 2) if complex else 0
         self._signal_sizes = inner, inner, rank * state, rank * state
         self.input = projection(width, self._signal_sizes, quantised=quantised)
+        self.input.unit_rows = (head_size,) * (2 * heads) + (state,) * (2 * rank)
         self._rate_sizes = (heads, heads, heads, self.angles) if complex else (heads, heads, heads)
         self.dynamics = StackedLinear(width, self._rate_sizes, bias=False)
         self.key_norm = RMSNorm(state, eps)

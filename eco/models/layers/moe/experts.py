@@ -17,6 +17,7 @@ class Experts(nn.Module):
         self.gate_up = projection(width, (hidden, hidden) * count, quantised=quantised)
         self.norm = RMSNorm(hidden, eps)
         self.down = projection(hidden, (width,) * count, quantised=quantised)
+        self.gate_up.unit_rows, self.down.unit_rows = self.gate_up.row_blocks, self.down.row_blocks
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
         """x (n, width), sorted by expert -> (n, width); offsets (E + 1,) int32: where each expert's rows begin."""
