@@ -69,6 +69,11 @@ class Recipe(Config):
     resume: bool = setting(
         True, "Go on with the run that is in the run directory; --no-resume sets it aside.", flat="resume"
     )
+    init_from: LocalPath | None = setting(
+        None,
+        "A run directory or safetensors file: its tensors that fit by name and shape are the initial weights.",
+        flat="init-from",
+    )
     inactive_flags: tuple[str, ...] = setting((), "Flags that were given and have nothing behind them yet.")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from eco.data.prefetch import prefetch
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import write_json
 from eco.improvement.callback import Improving
+from eco.jobs.initial import start_from
 from eco.jobs.language import LanguageWork
 from eco.jobs.loop import open_loop
 from eco.jobs.output import check_owner, checkpoints_of, default_output, set_aside
@@ -173,6 +174,8 @@ class _Job:
 
     def run_to_the_end(self) -> Result:
         restored = self.recipe.resume and self._restore()
+        if self.recipe.init_from and not restored:
+            self._say(start_from(self.model, Path(self.recipe.init_from)))
         self._announce(restored)
         if self.dry_run:
             return self._result("dry run")

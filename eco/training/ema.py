@@ -30,6 +30,11 @@ class WeightAverage(Callback):
         self._probe = min(range(len(self._weights)), key=lambda i: self._weights[i].numel())
 
     @torch.no_grad()
+    def start(self, trainer: Trainer) -> None:
+        if trainer.step == 0:  # the weights may have been replaced since they were drawn
+            torch._foreach_copy_(self._average, self._weights)
+
+    @torch.no_grad()
     def step(self, trainer: Trainer, row: Row) -> None:
         if row["skipped"]:  # no step, nothing to average
             return
