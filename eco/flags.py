@@ -18,11 +18,13 @@ class Flag:
     """One setting and where it was given.
 
     value: the words behind the flag, None for a bare `--name`; where the origin is FROM_PYTHON, any object.
+    optional: it sets nothing where the run has no such setting, as another optimizer than the flag was meant for.
     """
 
     name: str
     value: Any
     origin: str
+    optional: bool = False
 
 
 def parse(words: Sequence[str], origin: str = COMMAND_LINE) -> list[Flag]:

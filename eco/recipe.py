@@ -2,10 +2,11 @@
 
 Precedence: defaults < the recipe that this one `extends` < the recipe < `@file` of flags < the command line. A flag is
 a dotted key (`--train.steps 500`) or the flat name that the field declares (`--steps 500`); `eco.interface` knows
-further names.
+further names. `--preset tiny` stands for all settings in which `sigma-tiny` differs from `sigma` and its other presets.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
@@ -86,6 +87,9 @@ class Recipe(Config):
         return self
 
 
+PRESET, WHOLE = "preset", "main"
+"""The flag, and the preset of the recipe that the others are made from."""
+
 SECTIONS = {
     name
     for name, info in Recipe.model_fields.items()
@@ -118,14 +122,24 @@ def find(name: str) -> Path:
     )
 
 
+def presets(name: str) -> dict[str, str]:
+    """Preset -> the shipped recipe with its sizes: of `sigma` and all that extends it, `main` is `sigma` and `tiny` is
+    `sigma-tiny`. Empty where there are none."""
+    for path in _lineage(find(name)):
+        sizes = {other.removeprefix(f"{path.stem}-"): other for other in names() if other.startswith(f"{path.stem}-")}
+        if sizes and path.parent == SHIPPED:
+            return {WHOLE: path.stem, **sizes}
+    return {}
+
+
 def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
     """The recipe `name` (shipped name or path) with `flags` applied in order, later ones winning.
 
     Raises:
         ValueError: unknown or mistyped keys, values out of range; each is named with where it came from.
     """
-    flags, wishes = interface.split(flags)
-    tree = _read(find(name), seen=())
+    flags, wishes = interface.split([part for flag in flags for part in _parts(flag, name)])
+    tree = reduce(_merge, reversed(_lineage(find(name)).values()))
     for flag in flags:  # the plug-ins first: which keys a section has depends on them
         for section, plug in PLUGS.items():
             if flag.name in (f"{section}.{plug.key}", plug.flat):
@@ -133,6 +147,8 @@ def load(name: str, flags: Sequence[Flag] = ()) -> Recipe:
     shape = _shape(tree)
     keys = dict(_keys(shape))
     for flag in flags:
+        if flag.optional and flag.name not in keys:
+            continue
         if owner := _owner_elsewhere(flag, keys):
             if flag.origin in (FROM_PYTHON, COMMAND_LINE):
                 raise ValueError(
@@ -167,9 +183,34 @@ def settings(recipe: Recipe) -> Iterator[tuple[str, FieldInfo, Any]]:
         yield key, info, value
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path in seen:
-        raise ValueError(f"recipe {path} extends itself, by way of {' -> '.join(map(str, seen))}")
+def _parts(flag: Flag, name: str) -> list[Flag]:
+    """What a flag of the recipe `name` stands for: itself, or the settings of a preset."""
+    if flag.name != PRESET:
+        return [flag]
+    known = presets(name)
+    wish = flag.value if isinstance(flag.value, str) else " ".join(flag.value or [])
+    if wish not in known:
+        there = f"there is: {', '.join(known)}" if known else f"{name} has none"
+        raise ValueError(f"no preset {wish!r} on {flag.origin}{nearest(wish, list(known))}; {there}")
+    sizes = {preset: {key: value for key, _, value in settings(load(other))} for preset, other in known.items()}
+    own = sizes[wish]
+    differs = [key for key in own if any(other.get(key) != own[key] for other in sizes.values())]
+    return [Flag(key, own[key], FROM_PYTHON, optional=True) for key in differs if key != "description"]
+
+
+def _lineage(path: Path) -> dict[Path, dict[str, Any]]:
+    """The recipe and those it extends, each with the keys of its own, the nearest first."""
+    found: dict[Path, dict[str, Any]] = {}
+    while path not in found:
+        found[path] = tree = _own_keys(path)
+        base = tree.pop("extends", None)
+        if not base:
+            return found
+        path = find(str(base))
+    raise ValueError(f"recipe {path} extends itself, by way of {' -> '.join(map(str, found))}")
+
+
+def _own_keys(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -179,8 +220,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     empty = [key for key, value in tree.items() if value is None and key in SECTIONS]
     for key in empty:  # YAML reads a section without keys as null
         del tree[key]
-    base = tree.pop("extends", None)
-    return _merge(_read(find(str(base)), (*seen, path)), tree) if base else tree
+    return tree
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -246,7 +286,7 @@ def _resolve(flag: Flag, keys: Mapping[str, FieldInfo]) -> tuple[str, Any]:
         if not key or (negated and (keys[key].annotation is not bool or flag.value)):
             continue
         return key, False if negated else _value(flag, keys[key])
-    known = [*keys, *(name for name in flat if name), *interface.table().names()]
+    known = [*keys, *(name for name in flat if name), *interface.table().names(), PRESET]
     raise ValueError(f"unknown setting --{flag.name} on {flag.origin}{nearest(flag.name, known)}")
 
 

@@ -12,6 +12,7 @@ USAGE = """usage: eco train RECIPE [@FILE] [--KEY VALUE ...] [--dry-run] [--json
 
 RECIPE is the name of a shipped recipe (`eco recipes`), a YAML file, or a run directory. Each KEY is a dotted key of
 the recipe or the flat name beside it; @FILE holds more of them. A run directory that exists is gone on with.
+--preset tiny takes the sizes of RECIPE-tiny at its place among the flags; `main` those of RECIPE itself.
 --dry-run builds everything and stops before the first step. `eco train RECIPE --help` lists the keys and values."""
 
 
