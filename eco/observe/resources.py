@@ -1,7 +1,9 @@
 """What the machine is spending on the run: processor, memory, GPU. Reading never waits for the device."""
 
 import importlib
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -46,6 +48,21 @@ class Resources:
                 "gpu_mem_peak_gb": torch.cuda.max_memory_allocated(self._device) / 1e9,
             }
         return row | (self._nvml.row() if self._nvml else {})
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has held at most (its resident set, without those it started).
+
+    Linux hands the figure of getrusage on to the programs that a process starts; that of /proc begins anew with each.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    resource = importlib.import_module("resource")  # not on Windows
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
 
 
 class _Nvml:

@@ -47,12 +47,14 @@ class Speed:
         self._seconds_per_token = Ema(beta)
         self._steps = self._tokens = 0
         self._interval_started = started
+        self._cpu_started = time.process_time()
 
     def ready(self) -> None:
         """All is built: the first interval starts here and not at the imports."""
         self._mark("startup_init_s")
         self._phases.collect()
         self._interval_started = time.perf_counter()
+        self._cpu_started = time.process_time()
 
     def batch(self) -> None:
         self._mark("time_to_first_batch_s")
@@ -70,13 +72,15 @@ class Speed:
         Three rates, by what they count: core (`core_step_time_s`, `core_tokens_per_s`) only data and train; plain
         (`step_time_s`, `tokens_per_s`) all but evaluation and checkpoints; effective all the time that passed.
         `tokens_per_s_ema` smooths the time per token, so that a few fast steps cannot outweigh a slow one that lasted
-        longer. `perf_bottleneck_share` is the largest stage's part of all the time that passed. Times are in seconds.
+        longer. `perf_bottleneck_share` is the largest stage's part of all the time that passed. `step_cpu_s` is what all
+        threads of this process had of the processors, so that other processes hardly change it. Times are in seconds.
         """
         assert self._steps > 0, "an interval without a step has no speed"
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.process_time()
         steps, tokens, elapsed = self._steps, self._tokens, now - self._interval_started
+        worked = cpu - self._cpu_started
         self._steps = self._tokens = 0
-        self._interval_started = now
+        self._interval_started, self._cpu_started = now, cpu
 
         seconds = dict.fromkeys(_ALWAYS, 0.0) | self._phases.collect()
         core = max(seconds["data"] + seconds["train"], 1e-9)
@@ -89,6 +93,7 @@ class Speed:
             "step_time_s": usual / steps,
             "core_step_time_s": core / steps,
             "effective_step_time_s": elapsed / steps,
+            "step_cpu_s": worked / steps,
             "tokens_per_s": tokens / usual,
             "tokens_per_s_ema": 1 / self._seconds_per_token.update(usual / tokens),
             "core_tokens_per_s": tokens / core,

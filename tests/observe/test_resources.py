@@ -1,11 +1,12 @@
 import mmap
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import torch
 
 from eco.observe import resources
-from eco.observe.resources import Resources
+from eco.observe.resources import Resources, peak_memory
 
 CPU = torch.device("cpu")
 
@@ -57,3 +58,13 @@ def test_without_the_nvidia_library_the_rest_is_still_read(monkeypatch):
     row = Resources(torch.device("cuda:0")).row()
     assert "gpu_mem_alloc_gb" in row
     assert "gpu_util_percent" not in row
+
+
+def test_the_peak_of_memory_is_the_process_own_and_stays():
+    block = b"x" * (1 << 29)
+    held = peak_memory()
+    del block
+    assert peak_memory() > held - (1 << 20) > 1 << 29, "the system counts in portions of pages"
+    ask = "from eco.observe.resources import peak_memory; print(peak_memory())"
+    child = int(subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, check=True).stdout)
+    assert 1 << 24 < child < held - (1 << 28), "the child does not start at its parent's peak"

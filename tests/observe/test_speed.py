@@ -24,7 +24,9 @@ class Clock:
 def spend(monkeypatch):
     clock = Clock()
     for module in (phases_module, speed_module):
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=clock.perf_counter))
+        monkeypatch.setattr(
+            module, "time", SimpleNamespace(perf_counter=clock.perf_counter, process_time=lambda: clock.now / 2)
+        )
 
     def advance(seconds):
         clock.now += seconds
@@ -101,7 +103,7 @@ def test_a_row_holds_means_per_step_and_the_three_rates(spend):
     expected = {
         "phase_data_s": 0.002, "phase_train_s": 0.012, "phase_forward_s": 0.004, "phase_backward_s": 0.006,
         "phase_optim_s": 0.006, "phase_train_other_s": 0.002, "phase_eval_s": 0.010, "phase_checkpoint_s": 0.0,
-        "core_step_time_s": 0.014, "step_time_s": 0.015, "effective_step_time_s": 0.025,
+        "core_step_time_s": 0.014, "step_time_s": 0.015, "effective_step_time_s": 0.025, "step_cpu_s": 0.0125,
         "core_tokens_per_s": 100 / 0.014, "tokens_per_s": 100 / 0.015, "effective_tokens_per_s": 4000.0,
         "tokens_per_s_ema": 100 / 0.015, "tokens_seen_total": 300, "perf_bottleneck_share": 0.012 / 0.025,
         "startup_init_s": 0.5, "time_to_first_batch_s": 0.502, "time_to_first_step_s": 0.514,
