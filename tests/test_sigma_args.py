@@ -2,11 +2,19 @@
 
 from eco import recipe as recipes
 from eco.commands.arguments import recipe_and_flags
-from eco.flags import SHIPPED, parse, read
+from eco.flags import SHIPPED, from_mapping, parse, read
 from eco.interface import table
+from eco.optim import c3o
 
 ARGS = "@train_sigma_args.txt"
 ON_THIS_MACHINE = ["--device", "cpu", "--no-require-cuda", "--steps", "20", "--data-backend", "local"]
+OF_C3O = {
+    "c3o-beta1": 0.9,
+    "c3o-beta2": 0.98,
+    "c3o-damping": 1e-4,
+    "c3o-block-scale-min": 0.6,
+    "c3o-block-scale-max": 1.8,
+}
 SETTINGS_AT_THEIR_DEFAULT = ["seed", "no-resume", "router-balance-lr", "router-jitter-noise", "dropout", "grad-clip"]
 
 
@@ -18,9 +26,14 @@ def test_the_shipped_profile_is_the_recipe_sigma():
     assert recipe.output_dir.endswith("/runs/sigma_main") and recipe.checkpoint.directory.endswith("/checkpoints")
     plain = recipes.load(name)
     assert recipe.model.model_copy(update={"chunk": 16}) == plain.model, "shorter chunks are faster at rank 4"
-    assert recipe.optimizer == plain.optimizer
-    assert {"--optimizer c3o", "--data-backend hybrid", "--uroboros-enabled"} < set(recipe.inactive_flags)
-    assert not {"--steps", "--d-model", "--grpo-reward-fail", "--crash-report-enabled"} & set(recipe.inactive_flags)
+    own, optimizer = plain.optimizer, recipe.optimizer
+    assert (own.name, optimizer.name) == ("adamw", "c3o")
+    assert (optimizer.lr, optimizer.weight_decay) == (own.lr, own.weight_decay)
+    assert isinstance(optimizer, c3o.Config) and (optimizer.credit_gain, optimizer.state_dtype) == (0.4, "bf16")
+    assert recipe.credit.enabled
+    assert {"--c3o-credit-speed-weight", "--data-backend hybrid", "--uroboros-enabled"} < set(recipe.inactive_flags)
+    active = {"--steps", "--d-model", "--grpo-reward-fail", "--crash-report-enabled", "--c3o-foreach-fused"}
+    assert not active & set(recipe.inactive_flags)
 
 
 def test_the_command_line_overrides_the_shipped_profile():
@@ -33,8 +46,10 @@ def test_the_command_line_overrides_the_shipped_profile():
 def test_every_flag_of_the_interface_is_accepted():
     """The 236 names: those of the profile, those of the table, and the settings that the profile leaves alone."""
     profile = {flag.name for flag in read(SHIPPED / ARGS[1:])} - {"recipe"}
-    accepted = {name.removeprefix("no-") for name in [*profile, *table().names(), *SETTINGS_AT_THEIR_DEFAULT]}
+    accepted = {name.removeprefix("no-") for name in [*profile, *table().names(), *OF_C3O, *SETTINGS_AT_THEIR_DEFAULT]}
     assert len(accepted) == 236
+    for_c3o = recipes.load("sigma", from_mapping({"optimizer": "c3o", **OF_C3O}))
+    assert for_c3o.optimizer == recipes.load("sigma", from_mapping({"optimizer": "c3o"})).optimizer
     valued = [name for name in SETTINGS_AT_THEIR_DEFAULT if name != "no-resume"]
     words = [word for name in (*valued, *table().settings) for word in (f"--{name}", "0")]
     for off in ("", "no-"):
