@@ -72,8 +72,8 @@ class Speed:
         Three rates, by what they count: core (`core_step_time_s`, `core_tokens_per_s`) only data and train; plain
         (`step_time_s`, `tokens_per_s`) all but evaluation and checkpoints; effective all the time that passed.
         `tokens_per_s_ema` smooths the time per token, so that a few fast steps cannot outweigh a slow one that lasted
-        longer. `perf_bottleneck_share` is the largest stage's part of all the time that passed. `step_cpu_s` is what all
-        threads of this process had of the processors, so that other processes hardly change it. Times are in seconds.
+        longer. `perf_bottleneck_share` is the largest stage's part of all the time that passed. `step_cpu_s` is the
+        time of the processors that all threads of this process had; others hardly change it. Times are in seconds.
         """
         assert self._steps > 0, "an interval without a step has no speed"
         now, cpu = time.perf_counter(), time.process_time()
