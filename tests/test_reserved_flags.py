@@ -21,9 +21,9 @@ def test_what_is_not_built_is_told_and_changes_nothing_else():
 
 
 def test_a_value_that_is_not_built_leaves_the_recipes_own():
-    recipe = load("--optimizer", "gnprox", "--lr", "0.5")
+    recipe = load("--optimizer", "adamuon", "--lr", "0.5")
     assert (recipe.optimizer.name, recipe.optimizer.lr) == (load().optimizer.name, 0.5)
-    assert recipe.inactive_flags == ("--optimizer gnprox",)
+    assert recipe.inactive_flags == ("--optimizer adamuon",)
 
 
 def test_what_is_so_in_any_case_is_no_vain_wish():
@@ -37,7 +37,7 @@ def test_what_is_so_in_any_case_is_no_vain_wish():
     ("earlier", "later"),
     [
         ("--uroboros-enabled", "--no-uroboros-enabled"),
-        ("--optimizer gnprox", "--optimizer adamw"),
+        ("--optimizer adamuon", "--optimizer adamw"),
         ("--data-backend hybrid", "--data-backend local"),
     ],
 )
@@ -51,9 +51,9 @@ def test_the_later_flag_takes_the_earlier_wish_back(earlier, later, tmp_path):
 
 
 def test_python_passes_them_too():
-    overrides = {"uroboros-enabled": True, "hydra-enable": False, "optimizer": "gnprox", "replay-capacity": 5}
+    overrides = {"uroboros-enabled": True, "hydra-enable": False, "optimizer": "adamuon", "replay-capacity": 5}
     recipe = recipes.load("demo", from_mapping(overrides))
-    assert recipe.inactive_flags == ("--uroboros-enabled", "--optimizer gnprox", "--replay-capacity")
+    assert recipe.inactive_flags == ("--uroboros-enabled", "--optimizer adamuon", "--replay-capacity")
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,33 @@
 
 from eco import recipe as recipes
 from eco.commands.arguments import recipe_and_flags
+from eco.config import flat_name
 from eco.flags import SHIPPED, from_mapping, parse, read
 from eco.interface import table
 from eco.optim import c3o
 
 ARGS = "@train_sigma_args.txt"
 ON_THIS_MACHINE = ["--device", "cpu", "--no-require-cuda", "--steps", "20", "--data-backend", "local"]
-OF_C3O = {
-    "c3o-beta1": 0.9,
-    "c3o-beta2": 0.98,
-    "c3o-damping": 1e-4,
-    "c3o-block-scale-min": 0.6,
-    "c3o-block-scale-max": 1.8,
+OF_OPTIMIZERS = {
+    "c3o": {
+        "c3o-beta1": 0.9,
+        "c3o-beta2": 0.98,
+        "c3o-damping": 1e-4,
+        "c3o-block-scale-min": 0.6,
+        "c3o-block-scale-max": 1.8,
+    },
+    "gnprox": {
+        "gn-beta1": 0.9,
+        "gn-beta2": 0.9,
+        "gn-eps": 1e-8,
+        "gn-damping": 1e-4,
+        "gn-damping-min": 1e-4,
+        "gn-damping-max": 1.0,
+        "gn-damping-up": 1.08,
+        "gn-damping-down": 0.97,
+    },
 }
+"""With the values of the published interface."""
 SETTINGS_AT_THEIR_DEFAULT = ["seed", "no-resume", "router-balance-lr", "router-jitter-noise", "dropout", "grad-clip"]
 
 
@@ -46,10 +60,13 @@ def test_the_command_line_overrides_the_shipped_profile():
 def test_every_flag_of_the_interface_is_accepted():
     """The 236 names: those of the profile, those of the table, and the settings that the profile leaves alone."""
     profile = {flag.name for flag in read(SHIPPED / ARGS[1:])} - {"recipe"}
-    accepted = {name.removeprefix("no-") for name in [*profile, *table().names(), *OF_C3O, *SETTINGS_AT_THEIR_DEFAULT]}
-    assert len(accepted) == 236
-    for_c3o = recipes.load("sigma", from_mapping({"optimizer": "c3o", **OF_C3O}))
-    assert for_c3o.optimizer == recipes.load("sigma", from_mapping({"optimizer": "c3o"})).optimizer
+    of_optimizers = [name for flags in OF_OPTIMIZERS.values() for name in flags]
+    names = [*profile, *table().names(), *of_optimizers, *SETTINGS_AT_THEIR_DEFAULT]
+    assert len({name.removeprefix("no-") for name in names}) == 236
+    for optimizer, flags in OF_OPTIMIZERS.items():
+        recipe = recipes.load("sigma", from_mapping({"optimizer": optimizer, **flags}))
+        given = {flat_name(info): value for _, info, value in recipes.settings(recipe)}
+        assert flags.items() <= given.items()
     valued = [name for name in SETTINGS_AT_THEIR_DEFAULT if name != "no-resume"]
     words = [word for name in (*valued, *table().settings) for word in (f"--{name}", "0")]
     for off in ("", "no-"):

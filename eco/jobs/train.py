@@ -36,11 +36,14 @@ from eco.observe.progress import Progress
 from eco.observe.run import RunDirectory, RunPaths, existing_run
 from eco.observe.speed import Speed
 from eco.observe.trackers import open_trackers
+from eco.optim import gnprox
 from eco.optim.contract import load_state
+from eco.optim.parts.sophia import Sophia
 from eco.plugins import find
 from eco.recipe import Recipe
 from eco.tasks.puzzles.contract import PuzzleConfig
 from eco.training.callbacks import Callback, Evaluation, Row, Saving
+from eco.training.curvature import Curvature
 from eco.training.distributed import World
 from eco.training.ema import WeightAverage
 from eco.training.precision import Precision, resolve_device
@@ -247,6 +250,9 @@ class _Job:
     def _build_trainer(self) -> Trainer:
         callbacks: list[Callback] = [self.average] if self.average else []
         callbacks += [self.improving] if self.improving else []
+        if isinstance(self.optimizer, Sophia):
+            assert isinstance(self.recipe.optimizer, gnprox.Config)
+            callbacks.append(Curvature(self.optimizer, self.recipe.optimizer, self.model, self.precision))
         callbacks.append(self.evaluation)
         if self.recording:
             callbacks += [self.recording, Saving(self._save, self.recipe.checkpoint, self.evaluation)]

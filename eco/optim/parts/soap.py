@@ -1,0 +1,88 @@
+"""SOAP (Vyas et al., arXiv 2409.11321) for hidden matrices, AdamW for everything else."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+from eco.optim.parts import eigenbasis
+
+
+class Soap(torch.optim.Optimizer):
+    """Steps groups with `largest_side` by SOAP, matrix by matrix, and the others by AdamW.
+
+    groups: their entries are `lr`, `weight_decay`, `betas`, `eps`; those of SOAP also have `largest_side`, above which
+        a side of a matrix has no basis, and `basis_every`, the steps between two refreshes of the bases.
+    blocks: parameter -> rows of the matrices that it stacks, for SOAP's groups.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], blocks: Mapping[nn.Parameter, tuple[int, ...]]) -> None:
+        super().__init__(groups, {})
+        self._blocks = blocks
+        self._elements = 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient."""
+        assert closure is None, "the gradients are there before the step"
+        self._elements = 0
+        for group in self.param_groups:
+            if "largest_side" in group:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        self._step_matrices(parameter, parameter.grad, group)
+            else:
+                self._step_adamw(group)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Weights moved by the last step."""
+        return {"gnprox_step_elements": float(self._elements)}
+
+    def _step_matrices(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
+        rows, state = list(self._blocks[parameter]), self.state[parameter]
+        gradients = torch.split(gradient, rows)
+        if not state:
+            beta2, largest_side = group["betas"][1], group["largest_side"]
+            state["count"] = 0
+            state["matrices"] = [eigenbasis.begin(part, beta2, largest_side) for part in gradients]
+            return
+        state["count"] += 1
+        self._elements += parameter.numel()
+        decay = 1 - group["lr"] * group["weight_decay"]
+        for weight, part, matrix in zip(torch.split(parameter, rows), gradients, state["matrices"], strict=True):
+            update = eigenbasis.step(matrix, part, betas=group["betas"], eps=group["eps"], count=state["count"])
+            weight.mul_(decay).add_(update, alpha=-group["lr"])
+            if state["count"] % group["basis_every"] == 0:
+                eigenbasis.refresh(matrix)
+
+    def _step_adamw(self, group: dict[str, Any]) -> None:
+        parameters = [p for p in group["params"] if p.grad is not None]
+        states = [self._adamw_state(p) for p in parameters]
+        self._elements += sum(p.numel() for p in parameters)
+        beta1, beta2 = group["betas"]
+        adamw(
+            parameters,
+            [p.grad for p in parameters],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _adamw_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        return state
