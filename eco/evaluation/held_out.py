@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eco.data.order import Permutation
 from eco.data.stream import Windows
 from eco.models.contract import IGNORE, Batch, LanguageModel, evaluating
 from eco.training.precision import Precision
@@ -14,14 +15,50 @@ from eco.training.precision import Precision
 
 def spread(parts: Sequence[Windows], batch: int, windows: int = 0) -> Iterator[Batch]:
     """Batches of at most `batch` windows over all `parts`: all of them, or about `windows` evenly spaced ones."""
+    for part, chosen in zip(parts, spaced(parts, windows), strict=True):
+        for first in range(0, len(chosen), batch):
+            yield gathered(part.batch(index, 1) for index in chosen[first : first + batch])
+
+
+def spaced(parts: Sequence[Windows], windows: int) -> list[list[int]]:
+    """The windows of each part that `spread` takes."""
     total = sum(map(len, parts))
     share = min(1.0, windows / total) if windows else 1.0
-    for part in parts:
-        count = max(1, round(share * len(part)))
-        chosen = np.linspace(0, len(part) - 1, count).round().astype(int).tolist()
-        for first in range(0, count, batch):
-            rows = [part.batch(index, 1) for index in chosen[first : first + batch]]
-            yield {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    counts = [max(1, round(share * len(part))) for part in parts]
+    return [np.linspace(0, len(p) - 1, n).round().astype(int).tolist() for p, n in zip(parts, counts, strict=True)]
+
+
+def gathered(rows: Iterable[Batch]) -> Batch:
+    """Samples as one batch."""
+    rows = list(rows)
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+class Unmeasured:
+    """The windows that `spread` does not take, in an endless seeded order: each once, then each once again, shuffled.
+
+    What training may look at without spoiling its evaluation. The documents are those of the evaluation.
+    """
+
+    def __init__(self, parts: Sequence[Windows], windows: int, seed: int) -> None:
+        """
+        windows: those of `spread`.
+        """
+        taken = map(set, spaced(parts, windows))
+        self._windows = [(p, i) for p, used in zip(parts, taken, strict=True) for i in range(len(p)) if i not in used]
+        self._seed = seed
+
+    def __len__(self) -> int:
+        """Windows of one round."""
+        return len(self._windows)
+
+    def batch(self, index: int, count: int) -> Batch:
+        """Samples `index` to `index + count - 1` of the order: `tokens`, `targets` (count, T) int64."""
+        rows = []
+        for epoch, place in (divmod(sample, len(self)) for sample in range(index, index + count)):
+            part, window = self._windows[int(Permutation(len(self), (self._seed, epoch))(np.array(place)[None])[0])]
+            rows.append(part.batch(window, 1))
+        return gathered(rows)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 
 from eco.data.prepare import TextConfig, prepare
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
-from eco.evaluation.held_out import held_out_loss, spread
+from eco.evaluation.held_out import Unmeasured, held_out_loss, spread
 from eco.inference.engine import Engine
 from eco.jobs.work import Work
 from eco.models.contract import Batch, LanguageModel, LanguageModelConfig, build_model
@@ -58,6 +58,21 @@ class LanguageWork(Work):
     def measure(self, rows: int, precision: Precision) -> Row:
         windows = spread(self._held_out, rows, self._recipe.train.eval_windows)
         return held_out_loss(self.model, windows, torch.from_numpy(self._data.tokenizer.token_lengths), precision)
+
+    def unmeasured(self, count: int) -> Unmeasured:
+        """The held-out windows that `measure` leaves, `count` of which are wanted at once.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        left = Unmeasured(self._held_out, self._recipe.train.eval_windows, self._recipe.train.seed)
+        if len(left) < count:
+            raise ValueError(
+                f"c3o credit is measured on {count} held-out windows that evaluation leaves, and it leaves {len(left)} "
+                f"of {sum(map(len, self._held_out))}; lower --eval-windows (0 takes all) or credit.windows, give more "
+                "text or a larger data.held_out, or set --no-c3o-credit-enabled"
+            )
+        return left
 
     def fit(self) -> dict[str, Any]:
         return {

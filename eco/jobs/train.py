@@ -18,6 +18,7 @@ from eco.data.prefetch import prefetch
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import write_json
 from eco.improvement.callback import Improving
+from eco.jobs.credit import open_credit
 from eco.jobs.initial import start_from
 from eco.jobs.language import LanguageWork
 from eco.jobs.loop import open_loop
@@ -43,6 +44,7 @@ from eco.plugins import find
 from eco.recipe import Recipe
 from eco.tasks.puzzles.contract import PuzzleConfig
 from eco.training.callbacks import Callback, Evaluation, Row, Saving
+from eco.training.credit import Credit
 from eco.training.curvature import Curvature
 from eco.training.distributed import World
 from eco.training.ema import WeightAverage
@@ -174,6 +176,8 @@ class _Job:
             self.trainer.ledger.disable(WeightAverage.name)
         if not self.improving:
             self.trainer.ledger.disable(Improving.name)
+        if not self.recipe.credit.enabled:
+            self.trainer.ledger.disable(Credit.name)
 
     def run_to_the_end(self) -> Result:
         restored = self.recipe.resume and self._restore()
@@ -253,6 +257,8 @@ class _Job:
         if isinstance(self.optimizer, Sophia):
             assert isinstance(self.recipe.optimizer, gnprox.Config)
             callbacks.append(Curvature(self.optimizer, self.recipe.optimizer, self.model, self.precision))
+        if self.recipe.credit.enabled:
+            callbacks.append(open_credit(self.recipe, self.work, self.optimizer, self.precision))
         callbacks.append(self.evaluation)
         if self.recording:
             callbacks += [self.recording, Saving(self._save, self.recipe.checkpoint, self.evaluation)]

@@ -119,7 +119,7 @@ class CreditConfig(Config):
     )
     audit_blocks: int = setting(16, "Blocks that an audit leaves out, one after the other.", gt=2)
     ema_beta: float = setting(
-        0.92, "Decay of the mean of a block's credit, per measurement.", flat="c3o-credit-ema-beta", ge=0, lt=1
+        0.92, "Decay of the mean of a block's credit, per measurement.", flat="c3o-credit-ema-beta", ge=0.5, lt=1
     )
     clip: float = setting(
         2.0, "Largest credit, in standard deviations over the blocks.", flat="c3o-credit-clip-value", gt=0
