@@ -20,6 +20,9 @@ class Attention(nn.Module):
     over each query and key head before the rotation; it is on where `qk_norm_eps` is given.
     """
 
+    attention_inputs = ("qkv",)
+    """The layers that read queries, keys and values: an optimizer may take them together with those of other blocks."""
+
     def __init__(
         self,
         width: int,

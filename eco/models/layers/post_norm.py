@@ -21,6 +21,8 @@ EPS = 1e-5
 class AttentionMixing(nn.Module):
     """norm(x + attention(x)), where every position sees all: (B, S, width) -> (B, S, width)."""
 
+    attention_inputs = ("qkv",)  # as in `eco.models.layers.attention.Attention`
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads

@@ -43,19 +43,30 @@ def orthogonalise(matrices: Tensor) -> Tensor:
         gram = x.mT @ x if rows > columns else x @ x.mT
         scale = _inverse_bound(gram) if first == 0 else None
         if scale is not None:
-            gram = (gram * scale.square()).to(gram.dtype)
+            _scale(gram, scale.square())
         factor = _composed(gram, STEPS[first : first + at_once])
         if scale is not None:
-            factor = (factor * scale).to(gram.dtype)
+            _scale(factor, scale)
         x = x @ factor if rows > columns else factor @ x
     return x
 
 
 def _inverse_bound(gram: Tensor) -> Tensor:
     """One over an upper bound of the largest singular value, fp32 (N, 1, 1), from the Gram matrices (N, m, m)."""
-    norm = torch.linalg.matrix_norm(gram, dtype=torch.float32, keepdim=True)
-    inverse: Tensor = (norm.sqrt() * MARGIN).clamp_min(1e-12).reciprocal()
+    norms = [torch.linalg.matrix_norm(part, dtype=torch.float32, keepdim=True) for part in _portions(gram)]
+    inverse: Tensor = (torch.cat(norms).sqrt() * MARGIN).clamp_min(1e-12).reciprocal()
     return inverse
+
+
+def _scale(matrices: Tensor, factors: Tensor) -> None:
+    """Multiplies each of (N, m, m) by its factor (N, 1, 1) fp32, in place, rounded once."""
+    for part, factor in zip(_portions(matrices), _portions(factors), strict=True):
+        torch.mul(part, factor, out=part)
+
+
+def _portions(stack: Tensor) -> tuple[Tensor, ...]:
+    """On a CPU one matrix at a time: where dtypes meet, torch copies all it is given, and the copy should be cached."""
+    return torch.split(stack, 1) if stack.device.type == "cpu" else (stack,)
 
 
 def _composed(gram: Tensor, steps: tuple[tuple[float, float, float], ...]) -> Tensor:
