@@ -10,6 +10,7 @@ from eco.optim import c3o
 ARGS = "@train_sigma_args.txt"
 ON_THIS_MACHINE = ["--device", "cpu", "--no-require-cuda", "--steps", "20", "--data-backend", "local"]
 OF_OPTIMIZERS = {
+    "muon": {"muon-max-orthogonalized-dim": 8192},
     "c3o": {
         "c3o-beta1": 0.9,
         "c3o-beta2": 0.98,
