@@ -1,8 +1,8 @@
 """Steps that each optimizer needs to come as far as AdamW, for a decoder of 1 M weights on the standard library.
 
-Every run sees the same tokens in the same order from the same weights. All optimizers get the same budget of tuning:
-the learning rates of LEARNING_RATES, with seed 0; the best by the held-out loss at the end then runs with the other
-seeds. Five minutes for each optimizer on one core: it is no line of `make bench`.
+Every run sees the same tokens in the same order from the same weights. All optimizers are tuned by the same rule, with
+seed 0: the learning rates of FIRST_RATES, and while the best is the outermost one beyond it, at most MOST_RATES of
+them. The best by the held-out loss at the end then runs with the other seeds. Five minutes for each optimizer on one core: it is no line of `make bench`.
 `python -m benchmarks.optimizer_learning --out FILE` prints the table.
 """
 
@@ -37,7 +37,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """Name -> what is set beside SETTINGS."""
 
-LEARNING_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
+FIRST_RATES, MOST_RATES = (1e-3, 2e-3, 4e-3), 5
 
 SETTINGS = {
     "model.width": 128, "model.layers": 4, "model.heads": 4, "model.context": 128, "train.minutes": None,
@@ -84,8 +84,11 @@ def main(words: Sequence[str]) -> int:
             outcomes.keep(arguments.out, found[arm, lr, seed])
 
     for arm in arguments.arms or ARMS:
-        for lr in LEARNING_RATES:
-            run(arm, lr, 0)
+        rates = list(FIRST_RATES)
+        while rates:
+            run(arm, rates.pop(0), 0)
+            if not rates:
+                rates = next_rates([o for o in found.values() if o.arm == arm and o.seed == 0])
         for seed in range(1, arguments.seeds):
             run(arm, best_lr(arm, list(found.values())), seed)
     print("\n".join(table(list(found.values()))))
@@ -105,6 +108,14 @@ def train_arm(arm: str, lr: float, seed: int, steps: int) -> Outcome:
 def best_lr(arm: str, found: Sequence[Outcome]) -> float:
     """The learning rate whose run with seed 0 ended lowest."""
     return min((o for o in found if o.arm == arm and o.seed == 0), key=lambda o: o.final).lr
+
+
+def next_rates(tuned: Sequence[Outcome]) -> list[float]:
+    """The rate beyond the best of the runs with seed 0, if that is the outermost and there may be more."""
+    known, best = sorted({o.lr for o in tuned}), min(tuned, key=lambda o: o.final).lr
+    if len(known) >= MOST_RATES or best not in (known[0], known[-1]):
+        return []
+    return [best / 2 if best == known[0] else best * 2]
 
 
 def steps_to(curve: Sequence[Sequence[float]], loss: float) -> float | None:

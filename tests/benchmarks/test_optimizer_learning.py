@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.optimizer_learning import ARMS, SETTINGS, Outcome, best_lr, steps_to, table
+from benchmarks.optimizer_learning import ARMS, SETTINGS, Outcome, best_lr, next_rates, steps_to, table
 from eco import recipe as recipes
 from eco.flags import from_mapping
 
@@ -16,6 +16,15 @@ def test_steps_are_read_between_two_evaluations():
     assert steps_to(curve, 7.0) == 5
     assert steps_to(curve, 5.0) == pytest.approx(20 + 10 * 1.5 / 2.5)
     assert steps_to(curve, 3.9) is None
+
+
+def test_tuning_goes_on_while_the_outermost_rate_is_the_best():
+    middle = [outcome("muon", lr, 0, 8, loss) for lr, loss in ((1e-3, 6), (2e-3, 5), (4e-3, 7))]
+    assert next_rates(middle) == []
+    rising = [outcome("muon", lr, 0, 8, loss) for lr, loss in ((1e-3, 7), (2e-3, 6), (4e-3, 5))]
+    assert next_rates(rising) == [8e-3]
+    assert next_rates([outcome("muon", 1e-3, 0, 8, 4), *rising[1:]]) == [5e-4]
+    assert next_rates([*rising, outcome("muon", 8e-3, 0, 8, 4), outcome("muon", 16e-3, 0, 8, 3)]) == []
 
 
 def test_the_table_takes_the_best_rate_and_pairs_runs_of_one_seed():
