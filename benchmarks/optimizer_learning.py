@@ -2,7 +2,8 @@
 
 Every run sees the same tokens in the same order from the same weights. All optimizers are tuned by the same rule, with
 seed 0: the learning rates of FIRST_RATES, and while the best is the outermost one beyond it, at most MOST_RATES of
-them. The best by the held-out loss at the end then runs with the other seeds. Five minutes for each optimizer on one core: it is no line of `make bench`.
+them. The best by the held-out loss at the end then runs with the other seeds. Five minutes for each optimizer on one
+core: it is no line of `make bench`.
 `python -m benchmarks.optimizer_learning --out FILE` prints the table.
 """
 
