@@ -3,14 +3,16 @@
 Biases and QK-norm are options; with QK-norm and without MLP biases it is Qwen3's block (arXiv 2505.09388).
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from eco.config import setting
-from eco.models.contract import Cache, LanguageModelConfig
+from eco.models.contract import Cache
+from eco.models.instant import InstantConfig, InstantModel
+from eco.models.instant.replay import SubLayer
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import Past
 from eco.models.layers.fused import decode_plan, fused_step
@@ -21,7 +23,7 @@ from eco.models.layers.shape import check_heads, check_kv_heads, check_rotary, c
 from eco.models.layers.transformer import Transformer
 
 
-class Config(LanguageModelConfig):
+class Config(InstantConfig):
     """Sizes and choices of a decoder."""
 
     family: Literal["decoder"] = setting("decoder", "Architecture: modern decoder.", flat="family")
@@ -40,6 +42,10 @@ class Config(LanguageModelConfig):
     dropout: float = setting(0.0, "Dropout of embeddings and sub-layer outputs.", flat="dropout", ge=0, lt=1)
     attention_dropout: float = setting(0.0, "Dropout of attention probabilities.", flat="attention-dropout", ge=0, lt=1)
     tied: bool = setting(True, "The head is the embedding matrix.", flat="tie-embeddings")
+
+    @property
+    def attention_blocks(self) -> list[bool]:
+        return [True] * self.layers
 
     @property
     def resolved_kv_heads(self) -> int:
@@ -83,8 +89,17 @@ class Block(nn.Module):
         x, y = self.mlp_norm.add(x, self.dropout(self.attention(y, rotation, past)))
         return x, self.dropout(self.mlp(y))
 
+    def sublayers(self, rotation: Rotation | None, past: Past | None) -> tuple[SubLayer, SubLayer]:
+        def attend(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return self.dropout(self.attention(self.attention_norm(x), rotation, past)), ()
 
-class Decoder(Transformer):
+        def feed(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return self.dropout(self.mlp(self.mlp_norm(x))), ()
+
+        return SubLayer.of(attend, self.attention_norm, self.attention), SubLayer.of(feed, self.mlp_norm, self.mlp)
+
+
+class Decoder(InstantModel, Transformer):
     """tokens (B, T) int64 -> logits (B, T, V)."""
 
     config: Config
@@ -103,9 +118,21 @@ class Decoder(Transformer):
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         # Left padding shifts the angles of a row's queries and keys alike, and only their difference counts.
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
-        return self.run_blocks(self.dropout(self.embedding(tokens)), rotation, cache)
+        x, keep = self.dropout(self.embedding(tokens)), self.starts(cache, *rotation)
+        if self.instant is None or not self.instant.runs(keep):
+            return self.run_blocks(x, rotation, cache)
+        x1, x2, _ = self.instant.run(self.sublayers(rotation, self.pasts(cache, x.shape[1])), x, keep)
+        return self.norm.add(x1, x2)[1]
+
+    def sublayers(
+        self, rotation: Rotation, pasts: Sequence[Past | None] | None = None
+    ) -> list[tuple[SubLayer, SubLayer]]:
+        pairs = zip(self.blocks, pasts or [None] * len(self.blocks), strict=True)
+        return [cast(Block, block).sublayers(rotation, past) for block, past in pairs]
 
     def fused_step(self) -> Callable[[Tensor, Cache], Tensor] | None:
+        if self.instant is not None and self.instant.runs(keep=False):
+            return None
         plan = decode_plan(self.embedding.weight, None, self.blocks, self.norm, self.head_weight)
         return fused_step(plan, self.rotary)
 

@@ -13,15 +13,15 @@ from typing import Literal, Self, cast
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from eco.config import setting
 from eco.kernels.backend import backend
 from eco.kernels.native import compute_dtype
-from eco.models.contract import Batch, Cache, Carry, LanguageModelConfig, StepOutput
+from eco.models.contract import Batch, Cache, Carry, StepOutput
+from eco.models.instant import InstantConfig, InstantModel
+from eco.models.instant.replay import SubLayer
 from eco.models.layers.bitlinear import BitLinear
 from eco.models.layers.differential import LambdaRange
-from eco.models.layers.headed import HeadedModel
 from eco.models.layers.hybrid_cache import HybridCache, Kind, LatentPast, RecurrentPast, documents
 from eco.models.layers.init import init_transformer
 from eco.models.layers.latent_attention import LatentAttention
@@ -30,11 +30,12 @@ from eco.models.layers.moe import Dispatch, MoE, RibConfig, Routing
 from eco.models.layers.moe.experts import Experts, SharedExpert
 from eco.models.layers.moe.router import Precision
 from eco.models.layers.norm import RMSNorm
+from eco.models.layers.pinned import replaying
 from eco.models.layers.rotary import Rotary, Rotation
 from eco.models.layers.shape import check_heads, check_vocabulary
 
 
-class Config(LanguageModelConfig):
+class Config(InstantConfig):
     """Sizes and choices of a SigmaLM; the defaults are the profile of 1.0 billion parameters."""
 
     family: Literal["sigma"] = setting("sigma", "Architecture: Mamba-3, latent attention, experts.", flat="family")
@@ -98,6 +99,10 @@ class Config(LanguageModelConfig):
         period = self.mamba_ratio + self.attention_ratio
         return ["recurrent" if layer % period < self.mamba_ratio else "latent" for layer in range(self.layers)]
 
+    @property
+    def attention_blocks(self) -> list[bool]:
+        return [kind == "latent" for kind in self.kinds]
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         check_heads(self.width, self.heads)
@@ -154,20 +159,57 @@ class Block(nn.Module):
         past: RecurrentPast | LatentPast | None,
     ) -> tuple[Tensor, Tensor, Routing | None]:
         x, y = self.mixer_norm.add(x, delta)
+        x, y = self.experts_norm.add(x, self._mix(y, rotation, begins, first, past))
+        return x, *self._feed(y)
+
+    def sublayers(
+        self,
+        rotation: Rotation,
+        begins: Tensor | None,
+        first: Tensor | None,
+        past: RecurrentPast | LatentPast | None,
+        routings: list[Routing],
+    ) -> tuple[SubLayer, SubLayer]:
+        """The routing of a first run is added to `routings`; its losses are the experts' further outputs."""
+
+        def mix(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            return self._mix(self.mixer_norm(x), rotation, begins, first, past), ()
+
+        def feed(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            y, routing = self._feed(self.experts_norm(x))
+            if routing is None:
+                return y, ()
+            if not replaying():
+                routings.append(routing)
+            return y, tuple(routing.losses.values())
+
+        experts = SubLayer.of(feed, self.experts_norm, self.experts, self.gate)
+        return SubLayer.of(mix, self.mixer_norm, self.mixer), experts
+
+    def _mix(
+        self,
+        y: Tensor,
+        rotation: Rotation,
+        begins: Tensor | None,
+        first: Tensor | None,
+        past: RecurrentPast | LatentPast | None,
+    ) -> Tensor:
         if isinstance(self.mixer, Mamba3):
             mixed = self.mixer(y, begins, cast(RecurrentPast | None, past))
         else:
             mixed = self.mixer(y, rotation, first, cast(LatentPast | None, past))
-        x, y = self.experts_norm.add(x, self.dropout(mixed))
+        return cast(Tensor, self.dropout(mixed))
+
+    def _feed(self, y: Tensor) -> tuple[Tensor, Routing | None]:
         routing = None
         if isinstance(self.experts, MoE):
             y, routing = self.experts(y)
         else:
             y = self.experts(y)
-        return x, self.dropout(y * self.gate.sigmoid().to(y.dtype)), routing
+        return self.dropout(y * self.gate.sigmoid().to(y.dtype)), routing
 
 
-class Sigma(HeadedModel):
+class Sigma(InstantModel):
     """tokens (B, T) int64 -> logits (B, T, V)."""
 
     config: Config
@@ -215,13 +257,30 @@ class Sigma(HeadedModel):
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
         begins, first, pasts = self._places(tokens, cache)
         x, delta = self.dropout(self.embedding(tokens)), None
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled() and cache is None
+        keep = self.starts(cache, *rotation, begins, first)
         routings: list[Routing] = []
-        for block, past in zip(self.blocks, pasts, strict=True):
-            inputs = (x, delta, rotation, begins, first, past)
-            x, delta, routing = checkpoint(block, *inputs, use_reentrant=False) if recompute else block(*inputs)
-            routings += [routing] if routing is not None else []
+        if self.instant is not None and self.instant.runs(keep):
+            sublayers = self.sublayers(rotation, begins, first, pasts, routings)
+            x, delta, losses = self.instant.run(sublayers, x, keep)
+            routings = _with_losses(routings, losses)
+        else:
+            for index, past in enumerate(pasts):
+                x, delta, routing = self.run_block(index, (x, delta, rotation, begins, first, past), keep)
+                routings += [routing] if routing is not None else []
         return self.norm.add(x, delta)[1], routings
+
+    def sublayers(
+        self,
+        rotation: Rotation,
+        begins: Tensor | None = None,
+        first: Tensor | None = None,
+        pasts: Sequence[RecurrentPast | LatentPast | None] | None = None,
+        routings: list[Routing] | None = None,
+    ) -> list[tuple[SubLayer, SubLayer]]:
+        """See `_places`. The routing of each block with experts is added to `routings` when it runs."""
+        routings = [] if routings is None else routings
+        pairs = zip(self.blocks, pasts or [None] * len(self.blocks), strict=True)
+        return [cast(Block, block).sublayers(rotation, begins, first, past, routings) for block, past in pairs]
 
     def _places(
         self, tokens: Tensor, cache: Cache | None
@@ -265,7 +324,7 @@ class Sigma(HeadedModel):
             "moe": config.routed_experts > 0,
             "bitlinear": config.quant_mode != "none",
         }
-        return tuple(name for name, there in on.items() if there)
+        return *(name for name, there in on.items() if there), *super().features
 
     def evidence(self) -> dict[str, float]:
         """Norms of the gradients at what steers the scan, at lambda and at the routers; share of flipped codes."""
@@ -275,9 +334,9 @@ class Sigma(HeadedModel):
             "moe": [m.evidence() for m in self.modules() if isinstance(m, MoE)],
             "bitlinear": [m.flip_rate() for m in self.modules() if isinstance(m, BitLinear)],
         }
-        means = {name: sum(strengths[name]) / len(strengths[name]) for name in self.features}
+        means = {name: sum(of) / len(of) for name, of in strengths.items() if name in self.features}
         self._flip_rate = means.get("bitlinear", 0.0)
-        return means
+        return {**means, **super().evidence()}
 
     def algorithmic_features(self) -> dict[str, float]:
         """What the model is made of, by the names that stand in metrics and crash reports."""
@@ -295,6 +354,7 @@ class Sigma(HeadedModel):
             "attention_ratio": config.attention_ratio,
             "mimo_rank": config.mimo_rank,
             "instant_enabled": 0,
+            **super().algorithmic_features(),
             "rib_router_enabled": int(config.rib and count[MoE] > 0),
             "moe_gate_precision_bf16": int(config.gate_precision == "bf16" and count[MoE] > 0),
             "moe_gate_precision_int8": int(config.gate_precision == "int8" and count[MoE] > 0),
@@ -337,6 +397,12 @@ class Sigma(HeadedModel):
             together = torch.stack([module.metrics["diff_attn_lambda_mean"] for module in attentions])
             metrics |= {"diff_attn_lambda_min": together.min(), "diff_attn_lambda_max": together.max()}
         return metrics
+
+
+def _with_losses(routings: Sequence[Routing], losses: Sequence[Tensor]) -> list[Routing]:
+    """losses: those of all routings in a row."""
+    rest = iter(losses)
+    return [routing._replace(losses={name: next(rest) for name in routing.losses}) for routing in routings]
 
 
 def _means(parts: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float | Tensor]:

@@ -1,6 +1,8 @@
 """Settings of INSTANT, the saving of activation memory in training."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from eco.config import setting
 from eco.models.contract import LanguageModelConfig
@@ -32,3 +34,29 @@ class InstantConfig(LanguageModelConfig):
     instant_reversible_iters: int = setting(
         8, "Most iterations of an inversion in mode fixed_point.", flat="instant-reversible-iters", gt=0
     )
+
+    @property
+    def instant_enabled(self) -> bool:
+        return self.instant_mode != "off" or self.instant_compress != "none"
+
+    @property
+    def attention_blocks(self) -> list[bool]:
+        """Of each block, whether it holds attention."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _instant_is_possible(self) -> Self:
+        if self.instant_mode != "off" and all(self.compressed_blocks):
+            raise ValueError(
+                f"instant_compress {self.instant_compress} compresses all blocks, so instant_mode {self.instant_mode} "
+                "has none left to do without; leave one of the two out"
+            )
+        return self
+
+    @property
+    def compressed_blocks(self) -> list[bool]:
+        """Of each block, whether its activations are compressed."""
+        return [
+            self.instant_compress == "all" or (self.instant_compress == "attention" and attention)
+            for attention in self.attention_blocks
+        ]

@@ -9,14 +9,24 @@ from torch import Tensor, nn
 
 from eco.models.layers.pinned import giving, keeping
 
+Run = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+"""x (B, T, D) fp32 -> what is added to it, (B, T, D) in any float dtype, and further outputs with gradient (losses)."""
+
 
 class SubLayer(NamedTuple):
     """What a block adds to the residual stream."""
 
-    run: Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
-    """x (B, T, D) fp32 -> what it adds, (B, T, D) in any float dtype, and further outputs with gradient (losses)."""
+    run: Run
     parameters: tuple[nn.Parameter, ...]
     """All that `run` reads."""
+
+    @classmethod
+    def of(cls, run: Run, *parts: nn.Module | nn.Parameter) -> "SubLayer":
+        """parts: the modules and parameters that `run` reads."""
+        parameters: list[nn.Parameter] = []
+        for part in parts:
+            parameters += [part] if isinstance(part, nn.Parameter) else part.parameters()
+        return cls(run, tuple(parameters))
 
 
 class Replay:

@@ -76,6 +76,11 @@ class BitLinear(StackedLinear):
             assert torch.equal(fresh.codes, self._ternary.codes), "stale codes: somebody wrote to the weight"
             assert torch.equal(fresh.scale, self._ternary.scale), "stale scale: somebody wrote to the weight"
 
+    @property
+    def codes(self) -> tuple[Tensor, ...]:
+        """The tensors of the codes in use, which are kept between forward passes; none before the first."""
+        return () if self._ternary is None else (self._ternary.codes, self._ternary.scale)
+
     def flip_rate(self) -> float:
         """The share of codes, in a sample, that changed since the last call; the first call returns 0."""
         last, self._sample = self._sample, self._sampled()

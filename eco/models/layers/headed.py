@@ -1,9 +1,12 @@
 """What all language models with one embedding and one head share: logits, the loss, tied or untied output."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from eco.kernels.cross_entropy import linear_cross_entropy
 from eco.models.contract import IGNORE, Batch, Cache, Carry, LanguageModel, StepOutput
@@ -16,6 +19,7 @@ class HeadedModel(LanguageModel):
     """
 
     embedding: nn.Embedding
+    blocks: nn.ModuleList
     head: nn.Linear | None
 
     @abstractmethod
@@ -33,6 +37,16 @@ class HeadedModel(LanguageModel):
 
     def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
         return StepOutput({"lm": self.token_loss(self.hidden(batch["tokens"]), batch["targets"])})
+
+    def run_block(self, index: int, inputs: Sequence[Any], keep: bool) -> Any:
+        """blocks[index](*inputs); computed again in the backward pass where `gradient_checkpointing` asks for that.
+
+        keep: there may be a backward pass.
+        """
+        block = self.blocks[index]
+        if keep and self.gradient_checkpointing:
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
 
     def token_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """The mean cross-entropy in nats over the targets (B, T) that are not IGNORE."""

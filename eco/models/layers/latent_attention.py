@@ -14,6 +14,7 @@ from eco.models.layers.differential import Differential, HeadNorm, LambdaRange
 from eco.models.layers.hybrid_cache import LatentPast
 from eco.models.layers.linear import StackedLinear
 from eco.models.layers.norm import RMSNorm
+from eco.models.layers.pinned import replaying
 from eco.models.layers.rotary import Rotation
 
 
@@ -59,6 +60,8 @@ class LatentAttention(nn.Module):
     Raises:
         ValueError: values longer than keys.
     """
+
+    attention_inputs = ("input", "up")  # as in `eco.models.layers.attention.Attention`
 
     def __init__(
         self,
@@ -146,7 +149,7 @@ class LatentAttention(nn.Module):
         scale = self._scale(absorbed, self.content_gain).to(new.content_query.dtype)
         q = torch.cat([new.content_query * scale, new.rope_query], dim=-1)
         k = torch.cat([keys, new.rope_key[:, :, None].expand(-1, -1, self.query_heads, -1)], dim=-1)
-        if self.training:
+        if self.training and not replaying():
             self._measure(q, k)
         if self.differential is None:
             return document_attention(q, k, values, first)

@@ -17,6 +17,7 @@ from eco.models.layers.bitlinear import projection
 from eco.models.layers.hybrid_cache import RecurrentPast
 from eco.models.layers.linear import StackedLinear
 from eco.models.layers.norm import RMSNorm
+from eco.models.layers.pinned import replaying
 
 STEP_RANGE = (1e-3, 1e-1)
 """Between these a head's step dt starts, log-uniformly: memories of about ten to a thousand positions."""
@@ -128,7 +129,7 @@ class Mamba3(nn.Module):
         if past is not None:
             phase = () if rates.phase is None else (rates.phase[:, -1].remainder(2 * math.pi),)
             past.state = (*state, *phase)
-        if self.training:
+        if self.training and not replaying():
             self._measure(rates, state)
         return cast(Tensor, self.output(self.output_norm(y.flatten(2))))
 

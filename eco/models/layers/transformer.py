@@ -1,13 +1,14 @@
 """What all decoder-only transformers share: the blocks in a row, the KV cache, the arithmetic cost."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from eco.kernels.native import compute_dtype
 from eco.models.contract import Cache
 from eco.models.layers.attention import Attention
-from eco.models.layers.cache import KVCache
+from eco.models.layers.cache import KVCache, Past
 from eco.models.layers.headed import HeadedModel
 from eco.models.layers.init import init_transformer
 from eco.models.layers.norm import LayerNorm, RMSNorm
@@ -20,21 +21,20 @@ Stream = tuple[Tensor, Tensor | None]
 class Transformer(HeadedModel):
     """A language model of `blocks`, each called as block(*stream, rotation, past), between `embedding` and head."""
 
-    blocks: nn.ModuleList
     norm: LayerNorm | RMSNorm
 
     def run_blocks(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
         """x (B, T, width) through all blocks and the last norm; extends the cache by T positions."""
-        assert cache is None or isinstance(cache, KVCache)
-        pasts = cache.extend(x.shape[1]) if cache is not None else [None] * len(self.blocks)
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled() and cache is None
+        keep = cache is None and torch.is_grad_enabled()
         stream: Stream = x, None
-        for block, past in zip(self.blocks, pasts, strict=True):
-            if recompute:
-                stream = checkpoint(block, *stream, rotation, use_reentrant=False)
-            else:
-                stream = block(*stream, rotation, past)
+        for index, past in enumerate(self.pasts(cache, x.shape[1])):
+            stream = self.run_block(index, (*stream, rotation, past), keep)
         return self.norm.add(*stream)[1]
+
+    def pasts(self, cache: Cache | None, count: int) -> Sequence[Past | None]:
+        """Each block's part of the cache, which is extended by `count` positions; without a cache, None for each."""
+        assert cache is None or isinstance(cache, KVCache)
+        return cache.extend(count) if cache is not None else [None] * len(self.blocks)
 
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> KVCache:
         attention = self.blocks[0].attention

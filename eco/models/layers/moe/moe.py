@@ -11,6 +11,7 @@ from eco.models.layers.moe.experts import Experts, SharedExpert
 from eco.models.layers.moe.information import Information, RibConfig, information, rib_loss, temperature
 from eco.models.layers.moe.losses import router_z, sequence_balance
 from eco.models.layers.moe.router import Choice, Precision, Router, expert_load
+from eco.models.layers.pinned import replaying
 
 Dispatch = Literal["grouped", "packed", "legacy"]
 
@@ -72,8 +73,9 @@ class MoE(nn.Module):
         losses = {"moe_balance": sequence_balance(choice), "moe_z": router_z(choice)}
         if self.rib is not None:
             losses["rib"] = rib_loss(found, self.rib)
-        with torch.no_grad():
-            self.metrics = self._measure(choice, found, load, losses)
+        if not replaying():
+            with torch.no_grad():
+                self.metrics = self._measure(choice, found, load, losses)
         return y, Routing(losses, self.metrics, load)
 
     def balance(self, load: Tensor, retained: Tensor | None = None) -> None:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eco.models.layers.pinned import pinned
+
 Precision = Literal["bf16", "int8"]
 
 USAGE_DECAY = 0.95
@@ -60,10 +62,13 @@ class Router(nn.Module):
             logits = F.linear(x.to(weight.dtype), weight) / self.temperature
         if self.training and self.jitter > 0:
             logits = logits + self.jitter * torch.randn_like(logits)
-        biased = torch.sigmoid(logits.detach()) + self.bias
-        experts = biased.topk(self.top_k, sorted=False).indices.sort().values
+        experts = pinned(lambda: self._chosen(logits))
         log_p = F.logsigmoid(logits).log_softmax(-1)
         return Choice(experts, log_p.gather(-1, experts).softmax(-1), log_p, logits)
+
+    def _chosen(self, logits: Tensor) -> Tensor:
+        biased = torch.sigmoid(logits.detach()) + self.bias
+        return biased.topk(self.top_k, sorted=False).indices.sort().values
 
     @torch.no_grad()
     def balance(self, load: Tensor, rate: float) -> None:

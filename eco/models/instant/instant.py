@@ -1,0 +1,129 @@
+"""How a model with INSTANT runs its blocks, and what that saved in the step in hand."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eco.models.instant.config import InstantConfig
+from eco.models.instant.coupling import coupled, coupling_segment
+from eco.models.instant.recompute import recomputed
+from eco.models.instant.replay import SubLayer
+from eco.models.instant.tally import GB, Tally
+
+Streams = tuple[Tensor, ...]
+"""The residual stream, (B, T, D) fp32; in mode coupling as two."""
+Further = tuple[Tensor, ...]
+"""The further outputs of sub-layers in a row."""
+
+
+class Segment(NamedTuple):
+    """Consecutive blocks first, first + 1, ..., end - 1."""
+
+    first: int
+    end: int
+    compressed: bool
+    """Autograd keeps what is inside of them, in few bits; else they are inverted or computed again."""
+
+
+class Instant:
+    """Of one model, made by `apply_instant`."""
+
+    def __init__(self, config: InstantConfig) -> None:
+        self.mode = config.instant_mode
+        self.segments = segments(config.attention_blocks, config.compressed_blocks)
+        self.tally = Tally()
+        self.figures: dict[str, float] = {}
+        """What was found at the start: see `apply_instant`."""
+        self._last: dict[str, float] = {}
+
+    def runs(self, keep: bool) -> bool:
+        """Whether `run` is to run the blocks; else they run as ever, inside of `watch`.
+
+        keep: there will be a backward pass.
+        """
+        return self.mode in ("coupling", "fixed_point") or (self.mode == "checkpoint" and keep)
+
+    def start(self, spared: Callable[[], Iterable[Tensor]]) -> None:
+        """A forward pass begins that a backward pass will follow. spared: see `Tally.start`."""
+        self.tally.start(spared)
+
+    def run(
+        self, blocks: Sequence[tuple[SubLayer, SubLayer]], x: Tensor, keep: bool
+    ) -> tuple[Tensor, Tensor | None, Further]:
+        """x (B, T, D) fp32 through all blocks.
+
+        keep: there will be a backward pass. Returns the residual stream as a sum of one or two parts, and the further
+        outputs of all sub-layers.
+        """
+        streams: Streams = (x, x) if self.mode == "coupling" else (x,)
+        further: Further = ()
+        for segment in self.segments:
+            sublayers = [sublayer for pair in blocks[segment.first : segment.end] for sublayer in pair]
+            with self.watch(segment.first) if keep else nullcontext():
+                streams, more = self._run(sublayers, streams, keep and not segment.compressed)
+            further += more
+        return streams[0], streams[1] if len(streams) > 1 else None, further
+
+    def inversion_error(self, sublayers: Sequence[SubLayer], x: Tensor) -> float:
+        """How exactly a backward pass finds the input x (B, T, D) fp32 of a block again: relative to x."""
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            streams, _ = self._run(sublayers, (x, x) if self.mode == "coupling" else (x,), save=True)
+            torch.autograd.grad(torch.stack(streams).sum(), x)
+        (residual,) = self.tally.residuals
+        self.tally.reset()
+        return float(residual)
+
+    def watch(self, block: int) -> AbstractContextManager[Any]:
+        """Around a block that may be compressed."""
+        return nullcontext()
+
+    def evidence(self) -> float:
+        """GB that the step's backward pass did without."""
+        return self.tally.saved / GB
+
+    def end_step(self) -> None:
+        """The step is over: its figures are those of `metrics`."""
+        self._last = {"instant_saved_gb": self.tally.saved / GB}
+        if self.tally.residuals:
+            residuals = torch.stack(self.tally.residuals)
+            self._last |= {
+                "instant_inversion_rel_residual": float(residuals.mean()),
+                "instant_drift": float(residuals.max()),
+            }
+        self.tally.reset()
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last step that is over."""
+        return {**self.figures, **self._last}
+
+    def _run(self, sublayers: Sequence[SubLayer], streams: Streams, save: bool) -> tuple[Streams, Further]:
+        """save: without keeping what is inside."""
+        if self.mode == "coupling":
+            x1, x2 = streams
+            y1, y2, further = coupling_segment(sublayers, x1, x2, self.tally) if save else coupled(sublayers, x1, x2)
+            return (y1, y2), further
+        (x,), further = streams, ()
+        for sublayer in sublayers:
+            delta, more = recomputed(sublayer, x, self.tally) if save else sublayer.run(x)
+            x, further = x + delta, further + more
+        return (x,), further
+
+
+def segments(attention: Sequence[bool], compressed: Sequence[bool]) -> list[Segment]:
+    """Cuts the blocks behind each run of attention blocks, and around each block that is compressed.
+
+    attention, compressed: of each block. A segment costs two streams to keep; in mode coupling it bounds how far
+    rounding errors can grow.
+    """
+    cuts = [0]
+    for block in range(1, len(attention)):
+        ends = attention[block - 1] and not attention[block]
+        if ends or compressed[block - 1] or compressed[block]:
+            cuts.append(block)
+    cuts.append(len(attention))
+    return [Segment(first, end, compressed[first]) for first, end in itertools.pairwise(cuts)]

@@ -1,0 +1,72 @@
+"""What models that can save activation memory share: the blocks as sub-layers, the feature `instant`, its figures."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eco.models.contract import Cache
+from eco.models.instant.config import InstantConfig
+from eco.models.instant.instant import Instant
+from eco.models.instant.replay import SubLayer
+from eco.models.instant.tally import lasting
+from eco.models.layers.headed import HeadedModel
+from eco.models.layers.rotary import Rotary, Rotation
+
+
+class InstantModel(HeadedModel):
+    """A `HeadedModel` that runs its blocks by `instant`, where its config asks for that."""
+
+    config: InstantConfig
+    rotary: Rotary
+    instant: Instant | None = None
+    """Given by `apply_instant`."""
+
+    @abstractmethod
+    def sublayers(self, rotation: Rotation) -> list[tuple[SubLayer, SubLayer]]:
+        """The two sub-layers of each block, for rows (B, T, width) that are one document each.
+
+        rotation: cos and sin of the T positions.
+        """
+
+    def starts(self, cache: Cache | None, *spared: Tensor | None) -> bool:
+        """Called at the beginning of each forward pass; whether there may be a backward pass.
+
+        spared: tensors that stay in memory until then.
+
+        Raises:
+            RuntimeError: the config asks for INSTANT, and it was not applied.
+        """
+        keep = cache is None and torch.is_grad_enabled()
+        if self.instant is None:
+            if self.config.instant_enabled:
+                raise RuntimeError(
+                    f"instant_mode is {self.config.instant_mode} and instant_compress {self.config.instant_compress}, "
+                    "but INSTANT was not applied; call eco.models.instant.apply_instant(model) first"
+                )
+        elif keep:
+            self.instant.start(lambda: [*lasting(self.modules()), *(t for t in spared if t is not None)])
+        return keep
+
+    def run_block(self, index: int, inputs: Sequence[Any], keep: bool) -> Any:
+        with self.instant.watch(index) if self.instant is not None and keep else nullcontext():
+            return super().run_block(index, inputs, keep)
+
+    @property
+    def features(self) -> tuple[str, ...]:  # type: ignore[override]
+        return ("instant",) if self.config.instant_enabled else ()
+
+    def evidence(self) -> dict[str, float]:
+        """GB of activations that were not kept."""
+        return {} if self.instant is None else {"instant": self.instant.evidence()}
+
+    def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
+        if self.instant is not None:
+            self.instant.end_step()
+        super().after_step(average)
+
+    def algorithmic_features(self) -> dict[str, float]:
+        return {} if self.instant is None else {"instant_enabled": 1, **self.instant.figures}
