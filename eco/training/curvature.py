@@ -48,26 +48,22 @@ class Curvature(Callback):
 
     def before_update(self, trainer: Trainer, batch: Batch) -> None:
         self._optimizer.measure = trainer.step % self._config.damping_every == 0
-        self._before = self._loss(trainer, batch) if self._optimizer.measure else None
+        self._before = self._probe(trainer).loss(batch) if self._optimizer.measure else None
 
     def after_update(self, trainer: Trainer, batch: Batch, row: Row) -> None:
         if self._before is not None:
-            self._judge(trainer, self._before - self._loss(trainer, batch), row)
+            self._judge(trainer, self._before - self._probe(trainer).loss(batch), row)
         if (trainer.step - 1) % self._config.sophia_every == 0:
             self._sample(trainer, {name: tensor[: self._config.sophia_samples] for name, tensor in batch.items()})
 
-    def _loss(self, trainer: Trainer, batch: Batch) -> float:
-        """Of the global batch."""
-        loss = torch.tensor([self._probe(trainer).loss(batch)], device=self._precision.device)
-        trainer.world.average([loss])
-        return float(loss)
-
-    def _judge(self, trainer: Trainer, actual: float, row: Row) -> None:
+    def _judge(self, trainer: Trainer, gained: float, row: Row) -> None:
         outcome = self._optimizer.outcome
         assert outcome is not None, "the step was measured"
+        actual = torch.tensor([gained], dtype=torch.float64, device=self._precision.device)
+        trainer.world.average([actual])
         # The optimizer saw clipped gradients; the loss falls by its own.
         clipped = max(1.0, row["grad_norm"] / trainer.config.grad_clip) if trainer.config.grad_clip else 1.0
-        ratio = self._optimizer.damping.judge(outcome.linear * clipped, outcome.quadratic, actual)
+        ratio = self._optimizer.damping.judge(outcome.linear * clipped, outcome.quadratic, float(actual))
         if ratio is not None:
             row["gnprox_reduction_ratio"] = ratio
 

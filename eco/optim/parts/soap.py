@@ -36,6 +36,11 @@ class Soap(torch.optim.Optimizer):
             else:
                 self._step_adamw(group)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "sophia" in state_dict:
+            raise ValueError("the saved state is not that of --gn-mode soap; go on with --gn-mode sophia")
+        super().load_state_dict(state_dict)
+
     def metrics(self) -> Mapping[str, float]:
         """Weights moved by the last step."""
         return {"gnprox_step_elements": float(self._elements)}

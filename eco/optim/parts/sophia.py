@@ -91,6 +91,8 @@ class Sophia(torch.optim.Optimizer):
         return {**super().state_dict(), "sophia": own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if "sophia" not in state_dict:
+            raise ValueError("the saved state is not that of --gn-mode sophia; go on with --gn-mode soap")
         super().load_state_dict(state_dict)
         own = state_dict["sophia"]
         self._steps, self._refreshes, self.damping.value = own["steps"], own["refreshes"], own["damping"]
