@@ -20,10 +20,11 @@ _HOMES = {
     "load": "eco.jobs.load",
     "evaluate": "eco.jobs.evaluate",
     "improve": "eco.jobs.improve",
+    "prove": "eco.jobs.prove",
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["__version__", "evaluate", "improve", "load", "resume", "train"]
+__all__ = ["__version__", "evaluate", "improve", "load", "prove", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ COMMANDS = {
     "generate": "let a trained model continue a prompt",
     "improve": "let a trained model write programs, learn from those that pass, and prove that it helped",
     "eval": "measure a trained model on what was held out",
+    "prove": "measure what a feature brings, on against off at equal compute, and that off is as if it never was",
     "solve": "let a trained model solve a puzzle, and draw how",
     "sandbox": "how well this machine can contain untrusted code; `eco sandbox test` attacks it",
     "store": "what a run has learnt from its own verified answers; roll it back",
