@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eco.models.instant.config import InstantConfig
-from eco.models.instant.coupling import coupled, coupling_segment
+from eco.models.instant.coupling import coupled, coupling_segment, on_grid
 from eco.models.instant.recompute import recomputed
 from eco.models.instant.replay import SubLayer
 from eco.models.instant.tally import GB, Tally
@@ -59,7 +59,7 @@ class Instant:
         keep: there will be a backward pass. Returns the residual stream as a sum of one or two parts, and the further
         outputs of all sub-layers.
         """
-        streams: Streams = (x, x) if self.mode == "coupling" else (x,)
+        streams = self._streams(x)
         further: Further = ()
         for segment in self.segments:
             sublayers = [sublayer for pair in blocks[segment.first : segment.end] for sublayer in pair]
@@ -72,7 +72,7 @@ class Instant:
         """How exactly a backward pass finds the input x (B, T, D) fp32 of a block again: relative to x."""
         with torch.enable_grad():
             x = x.requires_grad_()
-            streams, _ = self._run(sublayers, (x, x) if self.mode == "coupling" else (x,), save=True)
+            streams, _ = self._run(sublayers, self._streams(x), save=True)
             torch.autograd.grad(torch.stack(streams).sum(), x)
         (residual,) = self.tally.residuals
         self.tally.reset()
@@ -100,6 +100,12 @@ class Instant:
     def metrics(self) -> dict[str, float]:
         """Of the last step that is over."""
         return {**self.figures, **self._last}
+
+    def _streams(self, x: Tensor) -> Streams:
+        if self.mode != "coupling":
+            return (x,)
+        x = on_grid(x)
+        return x, x
 
     def _run(self, sublayers: Sequence[SubLayer], streams: Streams, save: bool) -> tuple[Streams, Further]:
         """save: without keeping what is inside."""
