@@ -4,7 +4,7 @@
 #pragma GCC optimize("fp-contract=off")
 #include <algorithm>
 
-#include "numbers.h"
+#include "rounding.h"
 
 namespace {
 
@@ -14,16 +14,6 @@ struct Factors {
     float beta1, one_less_beta1, beta2, one_less_beta2, decay, root, eps, size;
     uint32_t key;
 };
-
-// Every bit of x spread over all of them: the finaliser of MurmurHash3.
-inline uint32_t mix(uint32_t x) {
-    x = (x ^ x >> 16) * 0x85ebca6bu;
-    x = (x ^ x >> 13) * 0xc2b2ae35u;
-    return x ^ x >> 16;
-}
-
-// Away from zero where the lower 16 bits and the 16 drawn ones carry over.
-inline bf16 rounded(float x, uint32_t bits) { return {uint16_t((bits_of(x) + bits) >> 16)}; }
 
 void step(const Factors &f, int64_t first, int64_t count, float *weight, const float *gradient, bf16 *mean,
           bf16 *square) {

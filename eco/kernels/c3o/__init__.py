@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eco.kernels.adamw import key
-from eco.kernels.c3o import eager
+from eco.kernels.c3o import cpu, eager
 from eco.kernels.c3o.layout import Layout
 from eco.kernels.c3o.rule import Rule, factors
 
@@ -33,7 +33,8 @@ def c3o_(
     whole update, and the trust ratio, 1 where the radius did not limit it. Plain torch and the C++ agree bit for bit.
     """
     f = factors(rule, key(rule.count, number), weight.numel())
-    outcome = eager.c3o_(weight, gradient, mean, square, scales, at, f)
+    passes = cpu if cpu.able(weight, gradient) else eager
+    outcome: Tensor = passes.c3o_(weight, gradient, mean, square, scales, at, f)
     torch.autograd.graph.increment_version(weight)
     return outcome
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from eco.kernels.adamw.eager import rounded
 from eco.kernels.adamw.rule import mix
-from eco.kernels.c3o.layout import PIECE, Layout, Run
+from eco.kernels.c3o.layout import LINE, PIECE, Layout, Run
 from eco.kernels.c3o.rule import Factors
 
 CHUNK = 1 << 24
@@ -72,10 +72,13 @@ def _sums(squares: Tensor, at: Layout) -> Tensor:
     """(pieces,) float64."""
     parts = []
     for run in at.runs:
-        rows = _rows(squares, run)
-        if run.length > PIECE:
-            rows = F.pad(rows, (0, -run.length % PIECE)).view(-1, PIECE)
-        parts.append(halved(rows).double())
+        width = PIECE if run.length > PIECE else LINE
+        rows = F.pad(_rows(squares, run), (0, -run.length % width))
+        lines = rows.view(-1, min(rows.shape[1], PIECE) // LINE, LINE)
+        total = lines[:, 0]
+        for line in range(1, lines.shape[1]):
+            total = total + lines[:, line]
+        parts.append(halved(total).double())
     return torch.cat(parts)
 
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 PIECE = 4096
 """Elements whose squares are summed by themselves, at most: the sums depend neither on threads nor on the device."""
+LINE = 256
+"""Of them, so many are summed side by side, each in its place of the line."""
 
 
 class Run(NamedTuple):
