@@ -13,8 +13,8 @@ from torch import nn
 
 from eco.config import setting
 from eco.optim.contract import OptimizerConfig, decay_groups, dense_parameters
-from eco.optim.muon import hidden_matrices
 from eco.optim.parts.damping import Damping
+from eco.optim.parts.roles import hidden_matrices
 from eco.optim.parts.soap import Soap
 from eco.optim.parts.sophia import Sophia
 
@@ -63,4 +63,5 @@ def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:
     blocks = hidden_matrices(model)
     others = [p for p in dense_parameters(model) if p not in blocks]
     sides = {"largest_side": config.soap_largest_side, "basis_every": config.soap_every}
-    return Soap(decay_groups(blocks, config, **common, **sides) + decay_groups(others, config, **common), blocks)
+    groups = decay_groups(blocks, config, **common, **sides) + decay_groups(others, config, **common, fused=True)
+    return Soap(groups, blocks)

@@ -5,16 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from eco.optim.parts import eigenbasis
+from eco.optim.parts.fused_adamw import step_adamw
 
 
 class Soap(torch.optim.Optimizer):
     """Steps groups with `largest_side` by SOAP, matrix by matrix, and the others by AdamW.
 
     groups: their entries are `lr`, `weight_decay`, `betas`, `eps`; those of SOAP also have `largest_side`, above which
-        a side of a matrix has no basis, and `basis_every`, the steps between two refreshes of the bases.
+        a side of a matrix has no basis, and `basis_every`, the steps between two refreshes of the bases; the others
+        have what `step_adamw` asks for.
     blocks: parameter -> rows of the matrices that it stacks, for SOAP's groups.
     """
 
@@ -34,7 +35,8 @@ class Soap(torch.optim.Optimizer):
                     if parameter.grad is not None:
                         self._step_matrices(parameter, parameter.grad, group)
             else:
-                self._step_adamw(group)
+                step_adamw(group, self.state)
+                self._elements += sum(p.numel() for p in group["params"] if p.grad is not None)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if "sophia" in state_dict:
@@ -61,33 +63,3 @@ class Soap(torch.optim.Optimizer):
             weight.mul_(decay).add_(update, alpha=-group["lr"])
             if state["count"] % group["basis_every"] == 0:
                 eigenbasis.refresh(matrix)
-
-    def _step_adamw(self, group: dict[str, Any]) -> None:
-        parameters = [p for p in group["params"] if p.grad is not None]
-        states = [self._adamw_state(p) for p in parameters]
-        self._elements += sum(p.numel() for p in parameters)
-        beta1, beta2 = group["betas"]
-        adamw(
-            parameters,
-            [p.grad for p in parameters],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-    def _adamw_state(self, parameter: Tensor) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-        return state
