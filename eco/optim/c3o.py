@@ -37,7 +37,6 @@ NARROW_FROM = 100_000_000
 """Trainable weights from which on `auto` keeps the means in bf16: in fp32 they would take 0.8 GB."""
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Config(OptimizerConfig):
@@ -82,10 +81,10 @@ def build(config: Config, model: nn.Module) -> "C3O":
         "trust_radius": config.trust_radius,
         "credit_threshold": config.credit_threshold,
         "scale_limits": (config.scale_min, config.scale_max),
-        "dtype": "bf16" if narrow else "fp32",
     }
     blocks = blocks_of(model, config.block_size)
-    return C3O(decay_groups(parameters, config, **options), blocks, config.credit_gain)
+    dtype = torch.bfloat16 if narrow else torch.float32
+    return C3O(decay_groups(parameters, config, **options), blocks, config.credit_gain, dtype)
 
 
 class C3O(torch.optim.Optimizer):
@@ -93,14 +92,17 @@ class C3O(torch.optim.Optimizer):
 
     groups: as `build` makes them; parameters fp32 and contiguous.
     blocks: parameter -> (blocks + 1,) int64, where its blocks begin, see `eco.optim.parts.blocks`.
-    gain: log of the scale of a block with a credit of one; 0 sets all scales to 1 whatever their credit. It is a setting,
-        not state: who changes it in a run sets it again after a resume.
+    gain: log of the scale of a block with a credit of one; 0 sets all scales to 1 whatever their credit. A setting, not
+        state: who changes it in a run sets it again after a resume.
+    dtype: of the means, fp32 or bf16.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], blocks: Mapping[nn.Parameter, Tensor], gain: float) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], blocks: Mapping[nn.Parameter, Tensor], gain: float, dtype: torch.dtype
+    ) -> None:
         super().__init__(groups, {})
         self.blocks = blocks
-        self._gain = gain
+        self._gain, self._dtype = gain, dtype
         self._wanted: dict[nn.Parameter, Tensor] = {}  # scales that gain and credit ask for, not yet evened
         self._layouts: dict[nn.Parameter, Layout] = {}
         self._moved: list[nn.Parameter] = []  # by the last step
@@ -122,7 +124,7 @@ class C3O(torch.optim.Optimizer):
         for number, (group, parameter) in enumerate(self._members()):
             if parameter.grad is None:
                 continue
-            state = self._state_of(parameter, group["dtype"])
+            state = self._state_of(parameter)
             state["step"] += 1
             if "credit" in state:
                 state["scales"] = self._scales(parameter, group).clone()  # the step evens them
@@ -188,13 +190,13 @@ class C3O(torch.optim.Optimizer):
         # Torch would widen means in bf16 to the parameters' fp32.
         super().load_state_dict({**state_dict, "state": {}})
         saved = [number for group in state_dict["param_groups"] for number in group["params"]]
-        for number, (group, parameter) in zip(saved, self._members(), strict=True):
+        for number, (_, parameter) in zip(saved, self._members(), strict=True):
             if number in state_dict["state"]:
-                self.state[parameter] = self._restored(state_dict["state"][number], parameter, group["dtype"])
+                self.state[parameter] = self._restored(state_dict["state"][number], parameter)
 
-    def _restored(self, saved: Mapping[str, Tensor], parameter: nn.Parameter, dtype: str) -> dict[str, Tensor]:
+    def _restored(self, saved: Mapping[str, Tensor], parameter: nn.Parameter) -> dict[str, Tensor]:
         state = {"step": saved["step"].float().cpu()} if "step" in saved else {}
-        state |= {name: saved[name].to(parameter.device, DTYPES[dtype]) for name in MOMENTS if name in saved}
+        state |= {name: saved[name].to(parameter.device, self._dtype) for name in MOMENTS if name in saved}
         if "outcome" in saved:
             state["outcome"] = saved["outcome"].to(parameter.device)
         blocks = len(self.blocks[parameter]) - 1
@@ -203,12 +205,12 @@ class C3O(torch.optim.Optimizer):
                 state[name] = saved[name].to(parameter.device)
         return state
 
-    def _state_of(self, parameter: nn.Parameter, dtype: str) -> dict[str, Tensor]:
+    def _state_of(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if "step" not in state:  # credit may have come first
             state["step"] = torch.zeros(())
             for name in MOMENTS:
-                state[name] = torch.zeros_like(parameter, dtype=DTYPES[dtype])
+                state[name] = torch.zeros_like(parameter, dtype=self._dtype)
         return state
 
     def _scales(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
