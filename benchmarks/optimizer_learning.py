@@ -100,7 +100,8 @@ def train_arm(arm: str, lr: float, seed: int, steps: int) -> Outcome:
     """One run, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         run = {"output_dir": folder, "train.seed": seed, "train.steps": steps, "optimizer.lr": lr}
-        eco.train("demo", SETTINGS | ARMS[arm] | run)
+        if (result := eco.train("demo", SETTINGS | ARMS[arm] | run)).reason != "steps":
+            sys.exit(f"stopped: {result.reason}")
         rows = read_metrics(Path(folder) / "metrics.jsonl")
     curve = [[row["step"], row["val_loss"]] for row in rows if "val_loss" in row]
     return Outcome(arm, lr, seed, sum(row.get("core_step_time_s", 0.0) for row in rows), curve)
