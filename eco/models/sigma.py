@@ -19,6 +19,7 @@ from eco.kernels.backend import backend
 from eco.kernels.native import compute_dtype
 from eco.models.contract import Batch, Cache, Carry, StepOutput
 from eco.models.instant import InstantConfig, InstantModel
+from eco.models.instant.model import contractions_of
 from eco.models.instant.replay import SubLayer
 from eco.models.layers.bitlinear import BitLinear
 from eco.models.layers.differential import LambdaRange
@@ -226,6 +227,7 @@ class Sigma(InstantModel):
         self.blocks = nn.ModuleList(Block(config, kind) for kind in config.kinds)
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.contractions = contractions_of(config)
         self._flip_rate = 0.0  # at the last evidence
         # Of each micro-batch of the step in hand: tokens of each expert (blocks, E), I(X;E) / log E (blocks,).
         self._loads: list[Tensor] = []
@@ -257,7 +259,7 @@ class Sigma(InstantModel):
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
         begins, first, pasts = self._places(tokens, cache)
         x, delta = self.dropout(self.embedding(tokens)), None
-        keep = self.starts(cache, *rotation, begins, first)
+        keep = self.starts(tokens, cache, *rotation, begins, first)
         routings: list[Routing] = []
         if self.instant is not None and self.instant.runs(keep):
             sublayers = self.sublayers(rotation, begins, first, pasts, routings)
@@ -320,18 +322,23 @@ class Sigma(InstantModel):
         config = self.config
         on = {
             "mamba_scan": True,
+            "mamba_rotation": config.rotate_state,
             "diff_mla": config.differential,
             "moe": config.routed_experts > 0,
+            "rib": config.rib and config.routed_experts > 0,
             "bitlinear": config.quant_mode != "none",
         }
         return *(name for name, there in on.items() if there), *super().features
 
     def evidence(self) -> dict[str, float]:
-        """Norms of the gradients at what steers the scan, at lambda and at the routers; share of flipped codes."""
+        """Norms of the gradients at what steers the scan and turns its state, at lambda and at the routers; how far
+        these are from their temperature without a bottleneck; share of flipped codes."""
         strengths = {
             "mamba_scan": [m.evidence() for m in self.modules() if isinstance(m, Mamba3)],
+            "mamba_rotation": [m.rotation_evidence() for m in self.modules() if isinstance(m, Mamba3)],
             "diff_mla": [m.evidence() for m in self.modules() if isinstance(m, LatentAttention)],
             "moe": [m.evidence() for m in self.modules() if isinstance(m, MoE)],
+            "rib": [m.bottleneck_evidence() for m in self.modules() if isinstance(m, MoE)],
             "bitlinear": [m.flip_rate() for m in self.modules() if isinstance(m, BitLinear)],
         }
         means = {name: sum(of) / len(of) for name, of in strengths.items() if name in self.features}

@@ -214,6 +214,8 @@ def test_every_parameter_has_a_gradient(x: Tensor, quantised: bool) -> None:
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.flatten(1).any(-1).all() if parameter.ndim > 1 else parameter.grad.any(), name
     torch.testing.assert_close(made.evidence(), made.dynamics.weight.grad.norm().item())
+    turning = made.dynamics.weight.grad[3 * made.heads :]
+    assert made.rotation_evidence() == pytest.approx(turning.norm().item()) and len(turning) == made.angles
 
 
 def test_without_angles_it_is_smaller_and_another(x: Tensor) -> None:

@@ -99,7 +99,8 @@ def test_what_is_made_of_what(make) -> None:
     told = full.algorithmic_features()
     assert told["bitlinear_layers"] == 18 and told["mla_layers"] == 1 and told["mamba3_layers"] == 2
     assert told["differential_mla_enabled"] == 1 and plain.algorithmic_features()["differential_mla_enabled"] == 0
-    assert full.features == ("mamba_scan", "diff_mla", "moe", "bitlinear") and plain.features == ("mamba_scan",)
+    assert full.features == ("mamba_scan", "mamba_rotation", "diff_mla", "moe", "rib", "bitlinear")
+    assert plain.features == ("mamba_scan",)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def trained_step(model: LanguageModel, tokens: Tensor, lr: float = 1e-2) -> dict
 def test_evidence_is_there_where_something_acts(make, tokens: Tensor) -> None:
     model = make(sigma.Config(**SIGMA_SIZES)).train()
     assert model.evidence()["mamba_scan"] == 0, "no gradient, no evidence"
-    trained_step(model, tokens)
+    assert trained_step(model, tokens)["rib"] == 0, "no routing yet that would move its temperature"
     evidence = trained_step(model, tokens)
     assert set(evidence) == set(model.features) and all(value > 0 for value in evidence.values())
 

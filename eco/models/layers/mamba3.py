@@ -138,6 +138,11 @@ class Mamba3(nn.Module):
         gradient = self.dynamics.weight.grad
         return 0.0 if gradient is None else float(gradient.norm())
 
+    def rotation_evidence(self) -> float:
+        """Norm of the last gradient of the rows of `dynamics` that turn the state; 0 where there is none."""
+        gradient = self.dynamics.weight.grad
+        return 0.0 if gradient is None or not self.angles else float(gradient[-self.angles :].norm())
+
     def _one_position(
         self, signals: _Signals, rotation: _Rotation | None, reset: Tensor | None, state: Mamba3State
     ) -> tuple[Tensor, Mamba3State]:

@@ -94,6 +94,10 @@ class MoE(nn.Module):
         gradient = self.router.score.weight.grad
         return 0.0 if gradient is None else gradient.norm().item()
 
+    def bottleneck_evidence(self) -> float:
+        """How far the information bottleneck has moved the router's temperature from 1."""
+        return abs(self.router.temperature.item() - 1)
+
     def _measure(
         self, choice: Choice, found: Information, load: Tensor, losses: dict[str, Tensor]
     ) -> dict[str, Tensor]:
