@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from statistics import median
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -11,67 +12,81 @@ from benchmarks.measure import Row, alternate, seconds
 from eco import machine
 from eco.models import gpt2
 from eco.models.contract import build_model
-from eco.optim import adamw, muon
+from eco.optim import adam_atan2, adamuon, adamw, c3o, gnprox, muon, normuon, teon
+from eco.optim.parts.roles import hidden_matrices
+
+ORTHOGONAL: dict[str, ModuleType] = {"muon": muon, "normuon": normuon, "adamuon": adamuon, "teon": teon}
+"""Their limit is the arithmetic of their own products."""
+ELEMENTWISE: dict[str, ModuleType] = {"adamw": adamw, "adam_atan2": adam_atan2, "c3o": c3o, "gnprox": gnprox}
+"""Their limit is the memory that AdamW must touch. A new optimizer is a line here or above, at its defaults."""
 
 ADAM_BYTES = 7 * 4
 """Per parameter: read weight, gradient and two moments, write weight and moments, in fp32."""
 
-ECO_MUON, TORCH_MUON = "eco muon", "torch.optim.Muon"
-ECO_ADAMW, PEER_ADAMW = "eco adamw", ("torch AdamW fused", "torch AdamW foreach")
+TORCH_MUON = "torch.optim.Muon"
+TORCH_ADAMW = {"torch AdamW fused": {"fused": True}, "torch AdamW foreach": {"foreach": True}}
+
+Optimizers = list[torch.optim.Optimizer]
 
 
 def rows(rounds: int = 5) -> list[Row]:
-    """Milliseconds a step; Muon's limit is the arithmetic of its own products, AdamW's the memory it must touch."""
+    """Milliseconds a step."""
     bf16 = machine.training_dtype("cpu").dtype == "bf16"
     dtype = torch.bfloat16 if bf16 else torch.float32
-    candidates = {
-        ECO_MUON: _steps(lambda model: [muon.build(muon.Config(), model)]),
-        TORCH_MUON: _steps(_torch_muon),
-        ECO_ADAMW: _steps(lambda model: [adamw.build(adamw.Config(), model)]),
-        PEER_ADAMW[0]: _steps(lambda model: [torch.optim.AdamW(model.parameters(), fused=True)]),
-        PEER_ADAMW[1]: _steps(lambda model: [torch.optim.AdamW(model.parameters(), foreach=True)]),
+    model = _model()
+    optimizers: dict[str, Optimizers] = {
+        f"eco {name}": [module.build(module.Config(), model)] for name, module in (ORTHOGONAL | ELEMENTWISE).items()
     }
+    optimizers[TORCH_MUON] = _torch_muon(model)
+    for name, options in TORCH_ADAMW.items():
+        optimizers[name] = [torch.optim.AdamW(model.parameters(), **options)]
     matmul, copy = f"matmul {str(dtype)[6:]}", "copy"
     measured_limits = {matmul: lambda: limits.matmul(dtype), copy: limits.copy_bandwidth}
+    candidates = {name: _step(members) for name, members in optimizers.items()}
     samples = alternate(candidates | measured_limits, rounds)
     middle = {name: median(values) for name, values in samples.items()}
-    model = _model()
-    matrices = [(rows, weight.shape[1]) for weight, blocks in muon.hidden_matrices(model).items() for rows in blocks]
-    adam_seconds = ADAM_BYTES * sum(p.numel() for p in model.parameters()) / middle[copy]
-    floors = {
-        ECO_MUON: (sum(_polar_flops(*shape) for shape in matrices) / middle[matmul], matmul),
-        TORCH_MUON: (sum(_newton_schulz_flops(*shape) for shape in matrices) / middle[matmul], matmul),
-    }
-    peers = {ECO_MUON: middle[TORCH_MUON], ECO_ADAMW: min(middle[peer] for peer in PEER_ADAMW)}
+    floors = {name: (flops / middle[matmul], matmul) for name, flops in _flops(model).items()}
+    adam = ADAM_BYTES * sum(p.numel() for p in model.parameters()) / middle[copy], copy
+    fastest = {"orthogonal": middle[TORCH_MUON], "elementwise": min(middle[name] for name in TORCH_ADAMW)}
     result = []
-    for name in candidates:
-        floor, limit_name = floors.get(name, (adam_seconds, copy))
-        peer_ratio = peers[name] / middle[name] if name in peers else None
-        result.append(
-            Row(f"optimizer step: {name}", middle[name] * 1e3, "ms", floor / middle[name], limit_name, peer_ratio)
-        )
+    for name in optimizers:
+        floor, limit_name = floors.get(name, adam)
+        peer = fastest["orthogonal" if name in floors else "elementwise"] / middle[name] if "eco" in name else None
+        ratio = floor / middle[name]
+        result.append(Row(f"optimizer step: {name}", middle[name] * 1e3, "ms", ratio, limit_name, peer))
     return result
 
 
 def _model() -> nn.Module:
+    """With gradients. All candidates step the same weights: what they are makes no step slower."""
     config = gpt2.Config(width=512, layers=8, heads=8, vocab_size=8192)
-    return build_model(gpt2.build, config, 0, torch.device("cpu"))
-
-
-def _steps(build: Callable[[nn.Module], list[torch.optim.Optimizer]]) -> Callable[[], float]:
-    model = _model()
+    model = build_model(gpt2.build, config, 0, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=generator) * 1e-3
-    optimizers = build(model)
+    return model
+
+
+def _step(optimizers: Optimizers) -> Callable[[], float]:
     return lambda: seconds(lambda: [optimizer.step() for optimizer in optimizers])
 
 
-def _torch_muon(model: nn.Module) -> list[torch.optim.Optimizer]:
+def _torch_muon(model: nn.Module) -> Optimizers:
     """torch's has no part for the other parameters, so AdamW comes beside it."""
-    hidden = list(muon.hidden_matrices(model))
+    hidden = list(hidden_matrices(model))
     others = [parameter for parameter in model.parameters() if all(parameter is not matrix for matrix in hidden)]
     return [torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw"), torch.optim.AdamW(others, fused=True)]
+
+
+def _flops(model: nn.Module) -> dict[str, float]:
+    """Of the products in a step. torch's Muon takes stacked projections as one matrix, Eco's one by one."""
+    blocks = hidden_matrices(model)
+    matrices = [(rows, weight.shape[1]) for weight in blocks for rows in blocks[weight]]
+    joint = [(rows, weight.shape[1]) for weight, _ in teon.neighbours(model, blocks) for rows in blocks[weight]]
+    own = sum(_polar_flops(*shape) for shape in matrices)
+    saved = sum(2 * _polar_flops(rows, columns) - _polar_flops(rows, 2 * columns) for rows, columns in joint)
+    theirs = sum(_newton_schulz_flops(*weight.shape) for weight in blocks)
+    return {f"eco {name}": own - (saved if name == "teon" else 0) for name in ORTHOGONAL} | {TORCH_MUON: theirs}
 
 
 def _polar_flops(rows: int, columns: int) -> float:
