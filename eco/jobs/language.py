@@ -12,6 +12,7 @@ from eco.evaluation.held_out import Unmeasured, held_out_loss, spread
 from eco.inference.engine import Engine
 from eco.jobs.work import Work
 from eco.models.contract import Batch, LanguageModel, LanguageModelConfig, build_model
+from eco.models.instant import InstantConfig, apply_instant
 from eco.observe.run import RunPaths
 from eco.plugins import find
 from eco.recipe import Recipe
@@ -123,11 +124,17 @@ def language_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -
     """The recipe's model with its initial weights; `vocab_size: 0` becomes the tokenizer's.
 
     Raises:
-        ValueError: the vocabulary is too small for the tokenizer, or the architecture is no language model.
+        ValueError: the vocabulary is too small for the tokenizer, or the architecture is no language model; or INSTANT
+            is to work together with what it cannot.
     """
     config = recipe.model
     if not isinstance(config, LanguageModelConfig):
         raise ValueError(f"model.family {config.family} is not a language model; name its puzzles in data.puzzle")
+    if isinstance(config, InstantConfig) and config.instant_enabled:
+        if recipe.train.compile:
+            raise ValueError("INSTANT's backward pass runs blocks by hand and train.compile compiles them; take one")
+        if recipe.train.gradient_checkpointing:
+            raise ValueError("train.gradient_checkpointing and INSTANT both save activations; take one of them")
     config = config.for_tokenizer(tokenizer.vocab_size, tokenizer.eos)
     if config.vocab_size < tokenizer.vocab_size:
         raise ValueError(
@@ -136,4 +143,5 @@ def language_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -
         )
     model = build_model(find("models", config.family).build, config, recipe.train.seed, device)
     assert isinstance(model, LanguageModel), "a LanguageModelConfig builds a LanguageModel"
+    apply_instant(model)
     return model

@@ -27,6 +27,7 @@ from eco.jobs.puzzles import PuzzleWork
 from eco.jobs.work import Work
 from eco.kernels.backend import backend
 from eco.models.contract import Batch
+from eco.models.instant import InstantModel
 from eco.observe.crash import write_crash_report
 from eco.observe.environment import environment
 from eco.observe.integrity import Integrity
@@ -48,6 +49,7 @@ from eco.training.credit import Credit
 from eco.training.curvature import Curvature
 from eco.training.distributed import World
 from eco.training.ema import WeightAverage
+from eco.training.instant import InstantCallback
 from eco.training.precision import Precision, resolve_device
 from eco.training.recording import Recording
 from eco.training.requirements import check_requirements
@@ -178,6 +180,8 @@ class _Job:
             self.trainer.ledger.disable(Improving.name)
         if not self.recipe.credit.enabled:
             self.trainer.ledger.disable(Credit.name)
+        if isinstance(self.model, InstantModel) and self.model.instant is None:
+            self.trainer.ledger.disable("instant")
 
     def run_to_the_end(self) -> Result:
         restored = self.recipe.resume and self._restore()
@@ -253,6 +257,8 @@ class _Job:
 
     def _build_trainer(self) -> Trainer:
         callbacks: list[Callback] = [self.average] if self.average else []
+        if isinstance(self.model, InstantModel) and self.model.instant is not None:
+            callbacks.append(InstantCallback(self.model.instant))
         callbacks += [self.improving] if self.improving else []
         if isinstance(self.optimizer, Sophia):
             assert isinstance(self.recipe.optimizer, gnprox.Config)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eco.config import setting
 from eco.models.contract import Cache
 from eco.models.instant import InstantConfig, InstantModel
+from eco.models.instant.model import contractions_of
 from eco.models.instant.replay import SubLayer
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import Past
@@ -114,11 +115,12 @@ class Decoder(InstantModel, Transformer):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+        self.contractions = contractions_of(config)
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         # Left padding shifts the angles of a row's queries and keys alike, and only their difference counts.
         rotation = self.rotary(cache.length if cache is not None else 0, tokens.shape[1])
-        x, keep = self.dropout(self.embedding(tokens)), self.starts(cache, *rotation)
+        x, keep = self.dropout(self.embedding(tokens)), self.starts(tokens, cache, *rotation)
         if self.instant is None or not self.instant.runs(keep):
             return self.run_blocks(x, rotation, cache)
         x1, x2, _ = self.instant.run(self.sublayers(rotation, self.pasts(cache, x.shape[1])), x, keep)

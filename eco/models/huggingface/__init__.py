@@ -14,6 +14,7 @@ from eco import plugins
 from eco.models.contract import LanguageModel, LanguageModelConfig, build_model
 from eco.models.huggingface import folder as files
 from eco.models.huggingface import gpt2, llama
+from eco.models.instant import InstantModel
 
 BY_TYPE: dict[str, ModuleType] = {"gpt2": gpt2, "llama": llama, "qwen3": llama}
 """Their `model_type` -> the file that converts it."""
@@ -63,6 +64,11 @@ def save(model: LanguageModel, folder: Path, end_token: int | None = None) -> No
     family = model.config.family
     if family not in BY_FAMILY:
         raise ValueError(f"transformers has no {family!r} model; what can be saved for it: {', '.join(BY_FAMILY)}")
+    if isinstance(model, InstantModel) and model.instant is not None and model.instant.runs(keep=False):
+        raise ValueError(
+            f"a decoder of instant_mode {model.instant.mode} computes what no Llama of transformers does; train one of "
+            "instant_mode checkpoint or off, or take EcoForCausalLM"
+        )
     described = BY_FAMILY[family].config_to(model.config) | {"bos_token_id": None, "eos_token_id": end_token}
     state = {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()}
     folder.mkdir(parents=True, exist_ok=True)

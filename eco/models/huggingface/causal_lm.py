@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from eco import plugins
 from eco.data.tokenizer import Tokenizer
 from eco.models.contract import IGNORE, LanguageModel, LanguageModelConfig, build_model
+from eco.models.instant import apply_instant
 from eco.models.layers.headed import HeadedModel
 from eco.models.layers.rotary import Rotary
 
@@ -118,6 +119,7 @@ class EcoForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc,unu
             architecture = config.architecture()
             build = plugins.find("models", architecture.family).build
             model = cast(LanguageModel, build_model(build, architecture, seed=0, device=torch.get_default_device()))
+            apply_instant(model)
         inner = _headed(model)
         for tensor in chain(inner.parameters(), inner.buffers()):
             # What has values keeps them in post_init; from_pretrained builds on no memory and fills it afterwards.

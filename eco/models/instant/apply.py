@@ -25,11 +25,12 @@ def apply_instant(model: LanguageModel) -> dict[str, float]:
     if not isinstance(model, InstantModel) or not model.config.instant_enabled:
         return {}
     config = model.config
-    instant = Instant(config)
+    instant = Instant(config, model.contractions)
     chosen = config.compressed_blocks if config.instant_mode == "off" else [True] * len(config.attention_blocks)
     kinds = [attention for attention, treated in zip(config.attention_blocks, chosen, strict=True) if treated]
     instant.figures = {"instant_patched_mamba": float(kinds.count(False)), "instant_patched_mla": float(sum(kinds))}
-    if config.instant_mode in ("coupling", "fixed_point"):
+    weightless = model.embedding.weight.is_meta  # from_pretrained of transformers fills it later
+    if config.instant_mode in ("coupling", "fixed_point") and not weightless:
         instant.figures["instant_reversible_rel_error"] = error = _inversion_error(model, instant)
         if not error <= GREATEST_ERROR:
             raise RuntimeError(
@@ -47,4 +48,4 @@ def _inversion_error(model: InstantModel, instant: Instant) -> float:
     with torch.random.fork_rng([weight.device] if weight.is_cuda else []):
         torch.manual_seed(0)
         x = torch.randn(*_PROBE, weight.shape[1], device=weight.device)
-        return instant.inversion_error(model.sublayers(model.rotary(0, _PROBE[1]))[block], x)
+        return instant.inversion_error(block, model.sublayers(model.rotary(0, _PROBE[1]))[block], x)

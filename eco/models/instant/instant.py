@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from eco.models.instant.config import InstantConfig
+from eco.models.instant.contraction import Contractions, contracted
 from eco.models.instant.coupling import coupled, coupling_segment, on_grid
+from eco.models.instant.fixed_point import fixed_point_segment
 from eco.models.instant.recompute import recomputed
 from eco.models.instant.replay import SubLayer
 from eco.models.instant.tally import GB, Tally
@@ -32,8 +34,10 @@ class Segment(NamedTuple):
 class Instant:
     """Of one model, made by `apply_instant`."""
 
-    def __init__(self, config: InstantConfig) -> None:
-        self.mode = config.instant_mode
+    def __init__(self, config: InstantConfig, contractions: Contractions | None) -> None:
+        """contractions: in mode fixed_point, the factors of all sub-layers."""
+        self.mode, self._iterations = config.instant_mode, config.instant_reversible_iters
+        self._contractions = contractions
         self.segments = segments(config.attention_blocks, config.compressed_blocks)
         self.tally = Tally()
         self.figures: dict[str, float] = {}
@@ -64,15 +68,15 @@ class Instant:
         for segment in self.segments:
             sublayers = [sublayer for pair in blocks[segment.first : segment.end] for sublayer in pair]
             with self.watch(segment.first) if keep else nullcontext():
-                streams, more = self._run(sublayers, streams, keep and not segment.compressed)
+                streams, more = self._run(segment.first, sublayers, streams, keep and not segment.compressed)
             further += more
         return streams[0], streams[1] if len(streams) > 1 else None, further
 
-    def inversion_error(self, sublayers: Sequence[SubLayer], x: Tensor) -> float:
+    def inversion_error(self, block: int, sublayers: Sequence[SubLayer], x: Tensor) -> float:
         """How exactly a backward pass finds the input x (B, T, D) fp32 of a block again: relative to x."""
         with torch.enable_grad():
             x = x.requires_grad_()
-            streams, _ = self._run(sublayers, self._streams(x), save=True)
+            streams, _ = self._run(block, sublayers, self._streams(x), save=True)
             torch.autograd.grad(torch.stack(streams).sum(), x)
         (residual,) = self.tally.residuals
         self.tally.reset()
@@ -95,6 +99,13 @@ class Instant:
                 "instant_inversion_rel_residual": float(residuals.mean()),
                 "instant_drift": float(residuals.max()),
             }
+        if self.tally.inversions:
+            evaluations, residuals_of_each = zip(*self.tally.inversions, strict=True)
+            self._last |= {
+                "instant_inversion_iters": sum(evaluations) / len(evaluations),
+                "instant_inversion_rel_residual": sum(residuals_of_each) / len(residuals_of_each),
+                "instant_inversion_fallbacks": float(self.tally.fallbacks),
+            }
         self.tally.reset()
 
     def metrics(self) -> dict[str, float]:
@@ -107,13 +118,26 @@ class Instant:
         x = on_grid(x)
         return x, x
 
-    def _run(self, sublayers: Sequence[SubLayer], streams: Streams, save: bool) -> tuple[Streams, Further]:
-        """save: without keeping what is inside."""
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state
+
+    def _run(self, block: int, sublayers: Sequence[SubLayer], streams: Streams, save: bool) -> tuple[Streams, Further]:
+        """The sub-layers from the first one of `block` on. save: without keeping what is inside."""
         if self.mode == "coupling":
             x1, x2 = streams
             y1, y2, further = coupling_segment(sublayers, x1, x2, self.tally) if save else coupled(sublayers, x1, x2)
             return (y1, y2), further
         (x,), further = streams, ()
+        if self._contractions is not None:
+            factors, start = self._contractions, 2 * block
+            if save:
+                x, further = fixed_point_segment(sublayers, x, factors, start, self._iterations, self.tally)
+            else:
+                x, further = contracted(sublayers, x, factors, start)
+            return (x,), further
         for sublayer in sublayers:
             delta, more = recomputed(sublayer, x, self.tally) if save else sublayer.run(x)
             x, further = x + delta, further + more

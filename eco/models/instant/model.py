@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eco.models.contract import Cache
+from eco.models.contract import Cache, evaluating
 from eco.models.instant.config import InstantConfig
+from eco.models.instant.contraction import Contractions
 from eco.models.instant.instant import Instant
 from eco.models.instant.replay import SubLayer
 from eco.models.instant.tally import lasting
@@ -22,8 +23,12 @@ class InstantModel(HeadedModel):
 
     config: InstantConfig
     rotary: Rotary
+    contractions: Contractions | None
+    """In mode fixed_point, the factors of all sub-layers."""
     instant: Instant | None = None
     """Given by `apply_instant`."""
+    _latest: Tensor | None = None
+    """The tokens of the latest forward pass in training."""
 
     @abstractmethod
     def sublayers(self, rotation: Rotation) -> list[tuple[SubLayer, SubLayer]]:
@@ -32,8 +37,8 @@ class InstantModel(HeadedModel):
         rotation: cos and sin of the T positions.
         """
 
-    def starts(self, cache: Cache | None, *spared: Tensor | None) -> bool:
-        """Called at the beginning of each forward pass; whether there may be a backward pass.
+    def starts(self, tokens: Tensor, cache: Cache | None, *spared: Tensor | None) -> bool:
+        """Called at the beginning of each forward pass of `tokens` (B, T); whether there may be a backward pass.
 
         spared: tensors that stay in memory until then.
 
@@ -49,6 +54,7 @@ class InstantModel(HeadedModel):
                 )
         elif keep:
             self.instant.start(lambda: [*lasting(self.modules()), *(t for t in spared if t is not None)])
+            self._latest = tokens if self.training else self._latest
         return keep
 
     def run_block(self, index: int, inputs: Sequence[Any], keep: bool) -> Any:
@@ -67,6 +73,17 @@ class InstantModel(HeadedModel):
         if self.instant is not None:
             self.instant.end_step()
         super().after_step(average)
+        if self.contractions is not None and self._latest is not None:
+            if self.contractions.due:
+                with torch.no_grad(), evaluating(self), self.contractions.calibrating(average):
+                    self.hidden(self._latest)
+            self.contractions.age.add_(1)
+        self._latest = None
 
     def algorithmic_features(self) -> dict[str, float]:
         return {} if self.instant is None else {"instant_enabled": 1, **self.instant.figures}
+
+
+def contractions_of(config: InstantConfig) -> Contractions | None:
+    """The factors of all sub-layers, where the mode takes them."""
+    return Contractions(2 * len(config.attention_blocks)) if config.instant_mode == "fixed_point" else None
