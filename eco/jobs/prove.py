@@ -135,7 +135,7 @@ class _Trial:
         pairs = [self._pair(seed, steps, steps_off) for seed in range(seeds)]
         on, off = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         metric = SOLVED if isinstance(self.recipe.data, PuzzleConfig) else BITS
-        counter = f"feature_{self.feature.name}"
+        counter = f"feature_{self.feature.counted_as}"
         return Proof(
             feature=self.feature.name,
             what=self.feature.what,

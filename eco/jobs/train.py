@@ -18,7 +18,6 @@ from eco.data.prefetch import prefetch
 from eco.data.tokenizer import TokenizerConfig
 from eco.files import write_json
 from eco.improvement.callback import Improving
-from eco.jobs.credit import open_credit
 from eco.jobs.initial import start_from
 from eco.jobs.language import LanguageWork
 from eco.jobs.loop import open_loop
@@ -45,7 +44,6 @@ from eco.plugins import find
 from eco.recipe import Recipe
 from eco.tasks.puzzles.contract import PuzzleConfig
 from eco.training.callbacks import Callback, Evaluation, Row, Saving
-from eco.training.credit import Credit
 from eco.training.curvature import Curvature
 from eco.training.distributed import World
 from eco.training.ema import WeightAverage
@@ -179,7 +177,7 @@ class _Job:
         if not self.improving:
             self.trainer.ledger.disable(Improving.name)
         if not self.recipe.credit.enabled:
-            self.trainer.ledger.disable(Credit.name)
+            self.trainer.ledger.disable("c3o_credit")
         if isinstance(self.model, InstantModel) and self.model.instant is None:
             self.trainer.ledger.disable("instant")
 
@@ -264,6 +262,8 @@ class _Job:
             assert isinstance(self.recipe.optimizer, gnprox.Config)
             callbacks.append(Curvature(self.optimizer, self.recipe.optimizer, self.model, self.precision))
         if self.recipe.credit.enabled:
+            from eco.jobs.credit import open_credit  # only here: no other run depends on it, as `eco prove` can show
+
             callbacks.append(open_credit(self.recipe, self.work, self.optimizer, self.precision))
         callbacks.append(self.evaluation)
         if self.recording:
