@@ -9,8 +9,8 @@ from eco.kernels.c3o.rule import Factors
 
 
 def able(weight: Tensor, gradient: Tensor) -> bool:
-    """Whether the C++ does these: fp32 on the CPU."""
-    return weight.dtype == gradient.dtype == torch.float32 and native.usable(weight)
+    """Whether the C++ does these: fp32 on the CPU, the weight contiguous."""
+    return weight.dtype == gradient.dtype == torch.float32 and weight.is_contiguous() and native.usable(weight)
 
 
 def c3o_(
