@@ -18,7 +18,7 @@ from eco import recipe as recipes
 from eco.cli import main
 from eco.flags import from_mapping
 from eco.jobs import arm, prove
-from eco.jobs.features import Feature, find, table
+from eco.jobs.features import Feature, features_of, find, table
 from eco.jobs.proofs import Proof
 from eco.plugins import find as find_plugin
 
@@ -173,7 +173,7 @@ def test_of_puzzles_solved_more_is_better():
     [
         (
             ["sigma-tiny", "--feature", "diff_ml"],
-            "no feature 'diff_ml'; did you mean 'diff_mla'?; features of sigma: diff",
+            "no feature 'diff_ml'; did you mean 'diff_mla'?; features of sigma: mamba",
         ),
         (
             ["demo", "--feature", "moe"],
@@ -211,6 +211,23 @@ def test_every_feature_of_the_table_can_be_switched(name):
         if any(key.startswith("model.") for key in feature.off):
             counted = feature.counted_as
             assert counted in features(on) and counted not in features(off) and counted not in features(turned)
+
+
+SIGMA = """
+model:
+  {family: sigma, width: 32, layers: 3, mamba_ratio: 2, heads: 2, head_size: 16, state: 8, mimo_rank: 2, chunk: 8,
+   latent: 16, rope_size: 8, feed_forward: 48, routed_experts: 4, context: 32}
+tokenizer: {vocab_size: 320}
+optimizer: {name: adamw, lr: 0.01}
+train: {steps: 4, batch_size: 4, eval_windows: 4}
+"""
+
+
+@pytest.mark.parametrize("feature", features_of("sigma"), ids=lambda feature: feature.name)
+def test_every_feature_that_is_off_is_as_if_it_had_never_been(feature, tmp_path, corpus, inside):
+    path = tmp_path / "sigma.yaml"
+    path.write_text(SIGMA + f"data: {{paths: ['{corpus}'], held_out: 0.4}}\n")
+    assert trial(str(path), feature, tmp_path / "runs", [])._pilot("steps") == (1.0, "")
 
 
 def features(recipe):
