@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from eco import plugins
 from eco.models.layers.bitlinear import BitLinear
 from eco.optim import adamw, muon
+from eco.optim.contract import load_state
+from eco.training import tree
 
 every = pytest.mark.parametrize("name", EVERY)
 
@@ -57,7 +59,8 @@ def test_a_restored_optimizer_goes_on_bit_by_bit(name: str) -> None:
     train(model, optimizer, 3)
     other = copy.deepcopy(model)
     restored = build(name, other)
-    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    structure, tensors = tree.split(optimizer.state_dict())  # as a checkpoint does
+    load_state(restored, tree.join(structure, {key: tensor.clone() for key, tensor in tensors.items()}))
     train(model, optimizer, 3, 3)
     train(other, restored, 3, 3)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
