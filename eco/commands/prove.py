@@ -56,7 +56,9 @@ def run(words: list[str]) -> int:
 
 def show(report: Report, console: Console) -> None:
     """The table, how to read it, and what is not proved."""
-    table = Table(*COLUMNS, box=None)
+    table = Table(box=None, padding=(0, 1, 0, 0))
+    for column in COLUMNS:
+        table.add_column(column, no_wrap=True)
     for proof in report.proofs:
         table.add_row(*proof.cells())
     console.print(table)

@@ -16,7 +16,7 @@ _CALLED = {BITS: "held-out bits per byte", SOLVED: "share of held-out puzzles so
 
 _LOWER_IS_BETTER = (BITS,)
 
-COLUMNS = ("feature", "on", "off", "effect\n(95 %)", "cost", "counter\nevidence", "off is\nidentical")
+COLUMNS = ("feature", "on", "off", "effect\n(95 %)", "cost", "counter\nevidence", "off\nexact")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Proof:
             f"{mean(self.on):.4f}\n{self.steps_on} steps",
             f"{mean(self.off):.4f}\n{self.steps_off} steps",
             f"{effect.value:+.4f} {effect.verdict}\n{effect.low:+.4f} to {effect.high:+.4f}",
-            f"time x {self.time_ratio:.2f}\nmemory x {self.bytes_on / self.bytes_off:.2f}",
+            f"time {self.time_ratio:.2f}x\nRAM {self.bytes_on / self.bytes_off:.2f}x",
             f"{self.calls}\n{evidence}",
             "no" if self.difference else "yes",
         )

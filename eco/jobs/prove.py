@@ -236,10 +236,11 @@ class _Trial:
 
 
 def _key(recipe: Recipe, start: Recipe | None, locked: Sequence[str]) -> str:
-    """Names all that the outcome of an arm depends on, but for the text of its corpus."""
-    kept = [one.model_dump(mode="json", exclude={"output_dir"}) for one in (recipe, start) if one is not None]
+    """Names all that the outcome of an arm depends on, but for the text of its corpus, and not where its files lie."""
+    own = recipe.model_dump(mode="json", exclude={"output_dir", "init_from"})
+    origin = (start or recipe).model_dump(mode="json", exclude={"output_dir"})
     machine = [torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS"), os.environ.get("ECO_KERNELS")]
-    depends = json.dumps([kept, list(locked), machine, eco.__version__, torch.__version__])
+    depends = json.dumps([own, origin, list(locked), machine, eco.__version__, torch.__version__])
     return xxhash.xxh3_128_hexdigest(depends.encode())
 
 
