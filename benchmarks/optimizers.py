@@ -23,6 +23,9 @@ ELEMENTWISE: dict[str, ModuleType] = {"adamw": adamw, "adam_atan2": adam_atan2, 
 ADAM_BYTES = 7 * 4
 """Per parameter: read weight, gradient and two moments, write weight and moments, in fp32."""
 
+SOAP = "eco gnprox, soap"
+"""Its limit is the arithmetic of its products, in fp32. The median leaves out the refresh of its bases, each tenth step."""
+
 TORCH_MUON = "torch.optim.Muon"
 TORCH_ADAMW = {"torch AdamW fused": {"fused": True}, "torch AdamW foreach": {"foreach": True}}
 
@@ -37,21 +40,28 @@ def rows(rounds: int = 5) -> list[Row]:
     optimizers: dict[str, Optimizers] = {
         f"eco {name}": [module.build(module.Config(), model)] for name, module in (ORTHOGONAL | ELEMENTWISE).items()
     }
+    optimizers[SOAP] = [gnprox.build(gnprox.Config(gn_mode="soap"), model)]
     optimizers[TORCH_MUON] = _torch_muon(model)
     for name, options in TORCH_ADAMW.items():
         optimizers[name] = [torch.optim.AdamW(model.parameters(), **options)]
-    matmul, copy = f"matmul {str(dtype)[6:]}", "copy"
-    measured_limits = {matmul: lambda: limits.matmul(dtype), copy: limits.copy_bandwidth}
+    matmul, exact, copy = f"matmul {str(dtype)[6:]}", "matmul float32", "copy"
+    measured_limits = {
+        matmul: lambda: limits.matmul(dtype),
+        exact: lambda: limits.matmul(torch.float32),
+        copy: limits.copy_bandwidth,
+    }
     candidates = {name: _step(members) for name, members in optimizers.items()}
     samples = alternate(candidates | measured_limits, rounds)
     middle = {name: median(values) for name, values in samples.items()}
     floors = {name: (flops / middle[matmul], matmul) for name, flops in _flops(model).items()}
+    floors[SOAP] = _soap_flops(model, gnprox.Config().soap_largest_side) / middle[exact], exact
     adam = ADAM_BYTES * sum(p.numel() for p in model.parameters()) / middle[copy], copy
     fastest = {"orthogonal": middle[TORCH_MUON], "elementwise": min(middle[name] for name in TORCH_ADAMW)}
     result = []
     for name in optimizers:
         floor, limit_name = floors.get(name, adam)
-        peer = fastest["orthogonal" if name in floors else "elementwise"] / middle[name] if "eco" in name else None
+        kind = "orthogonal" if name in floors else "elementwise"
+        peer = fastest[kind] / middle[name] if "eco" in name and name != SOAP else None  # torch has no SOAP
         ratio = floor / middle[name]
         result.append(Row(f"optimizer step: {name}", middle[name] * 1e3, "ms", ratio, limit_name, peer))
     return result
@@ -99,3 +109,14 @@ def _newton_schulz_flops(rows: int, columns: int) -> float:
     """Five steps of three products."""
     short, ratio = min(rows, columns), max(rows, columns) / min(rows, columns)
     return short**3 * 5 * (4 * ratio + 2)
+
+
+def _soap_flops(model: nn.Module, largest_side: int) -> float:
+    """Of each side that has a basis: its products, and the turning of the gradient and of the update."""
+    return sum(
+        6 * rows * weight.shape[1] * side
+        for weight, blocks in hidden_matrices(model).items()
+        for rows in blocks
+        for side in (rows, weight.shape[1])
+        if side <= largest_side
+    )

@@ -26,7 +26,7 @@ class Config(OptimizerConfig):
     gn_mode: Literal["sophia", "soap"] = setting(
         "sophia", "Curvature of each weight (sophia), or of each matrix (soap).", flat="gn-mode"
     )
-    beta1: float = setting(0.95, "Decay of the running mean of gradients, per step.", flat="gn-beta1", ge=0, lt=1)
+    beta1: float = setting(0.9, "Decay of the running mean of gradients, per step.", flat="gn-beta1", ge=0, lt=1)
     beta2: float = setting(
         0.95, "Decay of the curvature: per refresh (sophia), or per step (soap).", flat="gn-beta2", ge=0, lt=1
     )
