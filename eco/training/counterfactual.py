@@ -15,6 +15,7 @@ it leaves out what the elements of a block do together.
 
 from bisect import bisect
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,9 +25,21 @@ from eco.optim.c3o import C3O
 from eco.training.probe import Probe
 
 
+class Prediction(NamedTuple):
+    """Of all blocks of all parameters, in the optimizer's order: (blocks,) float64, in nats.
+
+    credit: what each block's update gained.
+    reach: the sum of |g d| over its elements, what it would have gained, to the first order, had no element moved
+        against the gradient.
+    """
+
+    credit: Tensor
+    reach: Tensor
+
+
 @torch.no_grad()
-def predicted(optimizer: C3O, probe: Probe, windows: Batch, tokens: int) -> Tensor:
-    """(blocks,) float64, in nats: the credit of each block of each parameter, in the optimizer's order.
+def predicted(optimizer: C3O, probe: Probe, windows: Batch, tokens: int) -> Prediction:
+    """The credit of the update that has just been made.
 
     It takes the gradients of the step, or what is left of them in `.grad`, as the sign of who moved, and drops them.
     tokens: of the step, over all processes.
@@ -37,21 +50,23 @@ def predicted(optimizer: C3O, probe: Probe, windows: Batch, tokens: int) -> Tens
     parts: list[Tensor] = []
     for parameter, offsets in optimizer.blocks.items():
         gradient, parameter.grad = parameter.grad, None
-        if parameter in moved and gradient is not None:
-            change, curvature = optimizer.last_update(parameter), optimizer.curvature(parameter)
-            gain = curvature.mul_(tokens / 2).mul_(change).sub_(gradient).mul_(change)
-        else:
-            gain = torch.zeros_like(parameter)
-        at = offsets.to(gain.device)
-        parts.append(torch.segment_reduce(gain.flatten().double(), "sum", offsets=at))
-    return torch.cat(parts)
+        if parameter not in moved or gradient is None:
+            parts.append(torch.zeros(2, len(offsets) - 1, dtype=torch.float64, device=parameter.device))
+            continue
+        change = optimizer.last_update(parameter)
+        reach = (gradient * change).abs_()
+        credit = optimizer.curvature(parameter).mul_(tokens / 2).mul_(change).sub_(gradient).mul_(change)
+        at = offsets.to(parameter.device)
+        sums = [torch.segment_reduce(each.flatten().double(), "sum", offsets=at) for each in (credit, reach)]
+        parts.append(torch.stack(sums))
+    return Prediction(*torch.cat(parts, dim=1))
 
 
 @torch.no_grad()
 def measured(optimizer: C3O, model: Model, probe: Probe, windows: Batch, blocks: list[int]) -> Tensor:
     """(len(blocks),) float64, in nats: the credit of these blocks, each of them really left out, and then put back.
 
-    blocks: their places in what `predicted` returns.
+    blocks: their places in a prediction.
     """
     parameters = list(optimizer.blocks)
     begins = [0, *accumulate(len(offsets) - 1 for offsets in optimizer.blocks.values())]

@@ -15,7 +15,7 @@ from eco.models.contract import Batch
 from eco.optim.c3o import C3O
 from eco.training.callbacks import Callback, Row
 from eco.training.config import CreditConfig
-from eco.training.counterfactual import correlation, measured, predicted, spread_sample
+from eco.training.counterfactual import Prediction, correlation, measured, predicted, spread_sample
 from eco.training.probe import Probe
 from eco.training.trainer import Trainer
 
@@ -32,10 +32,11 @@ FEWEST = 4
 class Credit(Callback):
     """Feature `c3o_credit`: measures the credit of all blocks every `every` steps and hands it to the optimizer.
 
-    What a block gained per element, at scale 1, is standardised across the blocks of its tensor: so blocks of different
-    sizes compare, and the size of a tensor's gradients does not matter, as C3O moves steps within tensors and not
-    between them. These figures, cut at +-`clip`, are averaged over the measurements; a mean that its own spread does
-    not tell from 0 counts as 0. A tensor of one block has nothing to compare.
+    What counts is the share of its reach that a block gained: how far what it learnt holds for other text. So neither
+    its size nor its scale matters, and blocks with great gradients have no advantage; by gain per element these would
+    grow, which undoes what Adam is for. The shares are standardised across the blocks of each tensor, as C3O moves
+    steps within tensors and not between them, cut at +-`clip`, and averaged over the measurements; a mean that its own
+    spread does not tell from 0 counts as 0. A tensor of one block has nothing to compare.
 
     Under torchrun every process measures on the same windows and comes to the same credit.
     Evidence: standard deviation of the scales that the update in hand was made with.
@@ -60,19 +61,18 @@ class Credit(Callback):
         Raises:
             ValueError: no tensor has two blocks.
         """
-        sizes = [offsets.diff() for offsets in optimizer.blocks.values()]
-        if max(map(len, sizes)) < 2:
+        counts = [len(offsets) - 1 for offsets in optimizer.blocks.values()]
+        if max(counts) < 2:
             raise ValueError("c3o credit compares the blocks of a tensor, and none has two; lower --c3o-block-size")
         device = next(iter(optimizer.blocks)).device
         self.config = config
         self._optimizer, self._probe, self._exact, self._windows = optimizer, probe, exact, windows
         self._seed = seed
         self._granted = optimizer.gain
-        self._sizes = torch.cat(sizes).to(device)
-        self._blocks = torch.tensor([len(blocks) for blocks in sizes], device=device)
+        self._blocks = torch.tensor(counts, device=device)
         self._compared = (self._blocks > 1).repeat_interleave(self._blocks)
         self._count = 0
-        self._mean = torch.zeros(len(self._sizes), dtype=torch.float64, device=device)
+        self._mean = torch.zeros(sum(counts), dtype=torch.float64, device=device)
         self._square = self._mean.clone()
         self._usual_gain = 0.0
         self._correlation: float | None = None
@@ -83,26 +83,22 @@ class Credit(Callback):
             return
         windows = self._windows(step // config.every * config.windows, config.windows)
         tokens = batch["tokens"].numel() * trainer.world.size
-        credit = predicted(self._optimizer, self._probe, windows, tokens)
-        self._remember(credit / (self._sizes * self._scales()))
+        guess = predicted(self._optimizer, self._probe, windows, tokens)
+        self._remember(guess)
         if self._count == FEWEST or step % config.audit_every < config.every:
             dice = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-            blocks = spread_sample(credit, config.audit_blocks, dice)
+            blocks = spread_sample(guess.credit, config.audit_blocks, dice)
             found = measured(self._optimizer, trainer.model, self._exact, windows, blocks)
-            self._judge(correlation(credit[blocks], found))
+            self._judge(correlation(guess.credit[blocks], found))
         scores, t = self._scores()
         self._hand_over(scores)
         trainer.ledger.count(self.name, self._optimizer.metrics()["c3o_block_scale_std"])
-        row.update(self._figures(credit, scores, t))
+        row.update(self._figures(guess.credit, scores, t))
 
-    def _scales(self) -> Tensor:
-        """(blocks,) what the optimizer multiplied the blocks of the last update by, up to one factor a tensor."""
-        states = ((len(offsets) - 1, self._optimizer.state[p]) for p, offsets in self._optimizer.blocks.items())
-        return torch.cat([state.get("scales", self._mean.new_ones(count)) for count, state in states])
-
-    def _remember(self, density: Tensor) -> None:
-        """One measurement more in the means of the standardised credit and of its square."""
-        figures = self._standardised(density).clamp(-self.config.clip, self.config.clip)
+    def _remember(self, guess: Prediction) -> None:
+        """One measurement more in the means of the standardised shares and of their squares."""
+        shares = torch.where(guess.reach > 0, guess.credit / guess.reach, 0.0)
+        figures = self._standardised(shares).clamp(-self.config.clip, self.config.clip)
         self._count += 1
         self._mean.lerp_(figures, 1 - self.config.ema_beta)
         self._square.lerp_(figures.square(), 1 - self.config.ema_beta)

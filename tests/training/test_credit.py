@@ -64,11 +64,12 @@ def test_the_prediction_is_what_leaving_a_block_out_costs(steps):
     run.fit()
     windows = held_out(0, HELD_OUT)
     true = left_out(run.model, run.optimizer, windows)
-    guess = predicted(run.optimizer, Probe(run.model, FP32, HELD_OUT), windows, tokens=64)
+    guess, reach = predicted(run.optimizer, Probe(run.model, FP32, HELD_OUT), windows, tokens=64)
     assert guess.shape == true.shape and guess.dtype == torch.float64
     assert correlation(guess, true) > 0.98
     clear = true.abs() > true.abs().median()
     assert torch.equal(guess[clear].sign(), true[clear].sign())
+    assert (reach > guess.abs()).all()
     assert all(parameter.grad is None for parameter in run.model.parameters())
 
 
@@ -88,11 +89,13 @@ def test_the_prediction_is_exact_where_the_loss_is_quadratic_in_each_weight():
         curvature=lambda parameter: curved / 50,
     )
     model.weight.grad = torch.ones(10)  # it moved; the other did not
-    guess = predicted(optimizer, Probe(model, FP32, 1), {"tokens": torch.zeros(1, 1)}, tokens=50)
+    guess, reach = predicted(optimizer, Probe(model, FP32, 1), {"tokens": torch.zeros(1, 1)}, tokens=50)
     off = model.weight.detach() - target
     each = curved * ((off - change).square() - off.square()) / 2
     expected = torch.stack([*(part.sum() for part in each.split([3, 1, 6])), torch.zeros(())])
     torch.testing.assert_close(guess.float(), expected)
+    slopes = (curved * off * change).abs()
+    torch.testing.assert_close(reach.float(), torch.stack([*map(sum, slopes.split([3, 1, 6])), torch.zeros(())]))
 
 
 def test_the_audit_measures_the_same_and_puts_every_bit_back():
