@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eco.models import decoder, sigma
 from eco.models.instant import InstantModel, contraction, fixed_point
-from eco.models.instant.anderson import invert
+from eco.models.instant.anderson import AIM, invert
 from eco.models.instant.contraction import Contractions, contracted, lipschitz_constant
 from eco.models.instant.fixed_point import fixed_point_segment
 from eco.models.instant.replay import SubLayer
@@ -55,7 +55,7 @@ def test_the_inverse_is_that_of_linear_algebra_and_faster_than_plain_iteration(c
     found = invert(lambda z: z @ weight, y, tolerance=1e-4, evaluations=40)
     assert found.residual <= 1e-4
     torch.testing.assert_close(found.x, exact, atol=1e-2, rtol=0)
-    assert found.evaluations < plain_iterations(weight, y, 1e-4)
+    assert found.evaluations < plain_iterations(weight, y, AIM * 1e-4)
 
 
 def test_the_inverse_of_a_nonlinear_map_is_that_of_a_thousand_plain_iterations() -> None:
@@ -85,6 +85,19 @@ def test_damped_steps_solve_what_plain_ones_do_not() -> None:
     found = invert(lambda z: 1.8 * z - z**3 / 9, y, tolerance=1e-6, evaluations=40)
     assert found.residual <= 1e-6
     torch.testing.assert_close(found.x, x, atol=1e-5, rtol=0)
+
+
+def test_where_rounding_stops_progress_it_stops_trying() -> None:
+    """What is striven for is out of reach, as g moves in steps of a tenth; the tolerance is not."""
+    weight, x, tolerance = noise(32, 32, seed=1) / 32**0.5 / 4, noise(2, 20, 32), 4e-3
+
+    def g(z: Tensor) -> Tensor:
+        return (z * 10).round() / 10 @ weight
+
+    best = invert(g, x + g(x), tolerance=0.0, evaluations=30)
+    found = invert(g, x + g(x), tolerance=tolerance, evaluations=30)
+    assert AIM * tolerance < best.residual < found.residual <= tolerance
+    assert found.evaluations < 10
 
 
 @pytest.mark.parametrize("g", [lambda x: 20 * x.sin(), lambda x: x * math.nan], ids=["wild", "nan"])

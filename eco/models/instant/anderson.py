@@ -22,6 +22,12 @@ DAMPING = 0.5
 RIDGE = 1e-7
 """Added to the diagonal of the Gram matrix, relative to its trace: near the end the residuals are almost parallel."""
 
+AIM = 1 / 3
+"""Of the tolerance: what is striven for, as the errors of many inversions in a row add up."""
+
+STALL = 0.6
+"""Of the residual before. What does not fall below that goes no further: where g rounds, no iteration can."""
+
 _Iterate = tuple[Tensor, Tensor]
 """x and its residual y - x - g(x)."""
 
@@ -39,25 +45,26 @@ class Inverse(NamedTuple):
 
 @torch.no_grad()
 def invert(g: Callable[[Tensor], Tensor], y: Tensor, *, tolerance: float, evaluations: int) -> Inverse:
-    """x (B, ...) with x + g(x) = y (B, ...), by at most `evaluations` > 0 of g, until the residual is <= tolerance.
+    """x (B, ...) with x + g(x) = y (B, ...), by at most `evaluations` > 0 of g.
 
-    The x returned is one step further than the one whose residual was measured: for a contracting g it is nearer.
+    Ends at a residual <= AIM x tolerance, or <= tolerance where iterating has stalled. The x returned is a step further
+    than the one whose residual was measured: for a contracting g it is nearer.
     """
     size = _norm(y).clamp_min(torch.finfo(y.dtype).tiny)
     x, history = y, list[_Iterate]()
-    best, least, damping = (y, torch.zeros_like(y)), float("inf"), DAMPING
+    best, least, damping = (y, torch.zeros_like(y)), float("inf"), 1.0
     for count in range(1, evaluations + 1):
         residual = y - x - g(x)
         relative = float((_norm(residual) / size).max())
+        stalled = not relative < STALL * least  # NaN too
         if relative < least:
-            best, least, damping = (x, residual), relative, DAMPING
-            if least <= tolerance:
-                return Inverse(x + residual, count, least)
+            best, least, damping = (x, residual), relative, 1.0
             history = [*history, best][-WINDOW:]
-            x = _combined(history)
-        else:  # NaN too
-            history, x = [], best[0] + damping * best[1]
-            damping /= 2
+        else:
+            history, damping = [], damping * DAMPING
+        if least <= (tolerance if stalled else AIM * tolerance):
+            return Inverse(best[0] + best[1], count, least)
+        x = _combined(history) if history else best[0] + damping * best[1]
     return Inverse(best[0] + best[1], evaluations, least)
 
 

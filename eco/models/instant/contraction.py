@@ -27,6 +27,9 @@ POWER_ITERATIONS = 4
 PROBE = 1e-2
 """Length of the difference that stands for a derivative, relative to the stream: far above the rounding of bf16."""
 
+_EPS = 1e-8
+"""Added to the mean square of embeddings."""
+
 Average = Callable[[Iterable[Tensor]], None]
 """See `Model.after_step`."""
 
@@ -86,6 +89,15 @@ class Contractions(nn.Module):
             self.lipschitz[index] = self.factors[index] * found
             self.factors[index] = (BOUND / found).clamp(max=1.0)
         return self.factors[index]
+
+
+def unit_stream(x: Tensor) -> Tensor:
+    """The embeddings x (B, T, D) at root mean square 1, in which the stream of contracting sub-layers starts.
+
+    They are drawn with 0.02, where the constants behind an RMSNorm are fifty times as large: with factors that small,
+    what the sub-layers add drowns, weights grow against the factors, and each calibration takes away what was learnt.
+    """
+    return x * (x.square().mean(-1, keepdim=True) + _EPS).rsqrt()
 
 
 def contracted(
