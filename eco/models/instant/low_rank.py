@@ -8,11 +8,11 @@ _ITERATIONS = 4
 
 
 @torch.no_grad()
-def principal_directions(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def principal_directions(rows: Tensor, rank: int) -> Tensor:
     """An orthonormal basis (D, rank) of about the subspace that holds most of `rows` (n, D), in fp32.
 
-    Its columns are sorted: the first k hold about as much as any k directions can. The second result are its `shares`.
-    rank: at most D. Always starts from the same random directions.
+    Its columns are sorted: the first k hold about as much as any k directions can. rank: at most D. Always starts from
+    the same random directions.
     """
     rows = rows.float()
     generator = torch.Generator().manual_seed(rows.shape[1])
@@ -20,9 +20,10 @@ def principal_directions(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     for _ in range(_ITERATIONS):
         basis = torch.linalg.qr(rows.mT @ (rows @ torch.linalg.qr(basis).Q)).Q
     projected = rows @ basis
-    turn = torch.linalg.eigh(projected.mT @ projected).eigenvectors
-    basis = basis @ turn.flip(1)
-    return basis, shares(rows, basis)
+    # Numbers that are none make the directions so; that they are there is for the loss to tell, not for an error here.
+    turn = torch.linalg.eigh((projected.mT @ projected).nan_to_num(0, 0, 0)).eigenvectors
+    turned: Tensor = basis @ turn.flip(1)
+    return turned
 
 
 def shares(rows: Tensor, basis: Tensor) -> Tensor:

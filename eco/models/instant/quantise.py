@@ -36,11 +36,11 @@ class Packed:
         coefficients, left = None, x
         if basis is not None:
             rows = x.view(-1, len(basis))
-            coefficients = quantise((rows @ basis).flatten(), COEFFICIENT_BITS, key)
+            # Other random bits than those of what is left, which depends on these.
+            coefficients = quantise((rows @ basis).flatten(), COEFFICIENT_BITS, ~key & 0xFFFFFFFF)
             left = torch.addmm(rows, _read(coefficients, basis, x), basis.mT, alpha=-1).flatten()
         kept = quantise(left, bits, key)
-        row = x.numel() if basis is None else len(basis)
-        return cls(kept, coefficients, basis, len(x), x.dtype), _sampled_error(x, left, kept, row)
+        return cls(kept, coefficients, basis, len(x), x.dtype), _sampled_error(x, left, kept)
 
     def read(self) -> Tensor:
         """(count,), with the mean of what was kept."""
@@ -72,11 +72,11 @@ def _read(coefficients: Quantised, basis: Tensor, x: Tensor) -> Tensor:
     return dequantise(coefficients, len(x) // width * rank, x.dtype).view(-1, rank)
 
 
-def _sampled_error(x: Tensor, left: Tensor, kept: Quantised, row: int) -> Tensor:
-    """The error of some whole groups, which are spread over x and over the places of a row."""
+def _sampled_error(x: Tensor, left: Tensor, kept: Quantised) -> Tensor:
+    """The error of some whole groups, spread over x."""
     groups = len(x) // GROUP
     every = max(1, groups // _SAMPLE_GROUPS)
-    while gcd(every, max(1, row // GROUP)) > 1:
+    while gcd(every, groups) > 1:  # else only some places of a row would be looked at
         every += 1
     sample, exact = (part[: groups * GROUP].view(-1, GROUP)[::every].float() for part in (x, left))
     chosen = Quantised(*(part[:groups:every].contiguous() for part in kept))

@@ -16,8 +16,8 @@ from eco.models.instant.storages import Memory, Storages, address, whole
 _LEAST_BYTES = 64 * 1024
 _STATISTICS = 16
 """Tensors with less than a 16th of the numbers of the largest are statistics of rows."""
-_WIDEST_ROW = 8192
-"""Numbers in a row, the most that is believed."""
+_WIDEST_ROW, _FEWEST_ROWS = 8192, 128
+"""Of a matrix whose rows have directions; what looks wider or flatter has whole sequences as its rows."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _CAST = "ToCopyBackward0"
 _VIEWS = {
@@ -174,7 +174,8 @@ class Forward:
 
 def _row(x: Tensor, count: int) -> int:
     """Numbers in a row of the matrix that the `count` numbers of x's memory are: the longest stride that can be one."""
-    return max(stride for stride in (1, *x.stride()) if 0 < stride <= _WIDEST_ROW and count % stride == 0)
+    widest = min(_WIDEST_ROW, count // _FEWEST_ROWS)
+    return max(stride for stride in (1, *x.stride()) if 0 < stride <= widest and count % stride == 0)
 
 
 def _origin(x: Tensor) -> tuple[nn.Parameter | None, bool]:

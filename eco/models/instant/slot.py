@@ -46,12 +46,12 @@ class Slot:
 
     def pack(self, x: Tensor, row: int, step: int) -> tuple[Packed, Tensor]:
         """Keeps x (n,), whose rows have `row` numbers, in the optimizer's step `step`; see `Packed.of`."""
-        if self.bits == 0 or step >= self._calibrated + CALIBRATE_EVERY or self._misfits(x, row):
-            sample = _sample(x, row)
-            self._choose(sample, *principal_directions(sample, min(self._rank, *sample.shape)))
+        rows = x.view(-1, row)
+        if self.bits == 0 or step >= self._calibrated + CALIBRATE_EVERY or self._misfits(rows):
+            self._choose(rows, None)
             self._calibrated = step
         elif self._calls % PROBE_EVERY == 0:
-            self._probe(_sample(x, row))
+            self._choose(rows, x.new_empty(row, 0) if self.basis is None else self.basis)
         self._calls += 1
         return Packed.of(x, self.bits, self.basis, self._seed ^ self._calls)
 
@@ -60,29 +60,28 @@ class Slot:
         if error > self._threshold and self.bits < WIDTHS[-1]:
             self.bits, self.basis = WIDTHS[WIDTHS.index(self.bits) + 1], None
 
-    def _misfits(self, x: Tensor, row: int) -> bool:
-        """Whether the directions are another tensor's; also moves them to x's device, after loading."""
+    def _misfits(self, rows: Tensor) -> bool:
+        """Whether the directions are another tensor's; also moves them to the device of `rows`, after loading."""
         if self.basis is None:
             return False
-        self.basis = self.basis.to(x.device)
-        return self.basis.dtype != x.dtype or len(self.basis) != row
+        self.basis = self.basis.to(rows.device)
+        return self.basis.dtype != rows.dtype or len(self.basis) != rows.shape[1]
 
-    def _probe(self, sample: Tensor) -> None:
-        directions = sample.new_empty(sample.shape[1], 0) if self.basis is None else self.basis
-        self._choose(sample, directions.float(), shares(sample.float(), directions.float()))
-
-    def _choose(self, sample: Tensor, directions: Tensor, held: Tensor) -> None:
-        """The fewest bits that suffice for rows like `sample` (n, D); with some of the `directions` (D, r) where these,
-        whose `shares` are `held`, cost less than more bits."""
-        left = (1 - held.cumsum(0)).clamp_min(0).sqrt().tolist()
+    def _choose(self, rows: Tensor, directions: Tensor | None) -> None:
+        """The fewest bits that suffice for `rows` (n, D); with the first of the `directions` (D, r), None: new ones,
+        where these cost less than more bits."""
+        sample = rows[:: -(-len(rows) // _SAMPLE_ROWS)].float()
+        if directions is None:
+            directions = principal_directions(sample, min(self._rank, *sample.shape))
+        left = (1 - shares(sample, directions.float()).cumsum(0)).clamp_min(0).sqrt().tolist()
         for bits, more in zip(WIDTHS, (*WIDTHS[1:], None), strict=True):
             self.bits, self.basis = bits, None
             error = relative_error(sample.flatten(), bits)
             if error <= self._threshold or more is None:
                 return
             enough = [rank for rank, share in enumerate(left, 1) if share * error <= _MARGIN * self._threshold]
-            if enough and enough[0] * (COEFFICIENT_BITS + _GRID_BITS) / sample.shape[1] < more - bits:
-                self.basis = directions[:, : enough[0]].to(sample.dtype).contiguous()
+            if enough and enough[0] * _bits_of_a_direction(rows) < more - bits:
+                self.basis = directions[:, : enough[0]].to(rows.dtype).contiguous()
                 return
 
     def state_dict(self) -> dict[str, Any]:
@@ -95,6 +94,6 @@ class Slot:
         self.basis = state.get("basis")
 
 
-def _sample(x: Tensor, row: int) -> Tensor:
-    rows = x.view(-1, row)
-    return rows[:: -(-len(rows) // _SAMPLE_ROWS)]
+def _bits_of_a_direction(rows: Tensor) -> float:
+    """What one costs, for each number of `rows` (n, D): its coefficients, and itself."""
+    return (COEFFICIENT_BITS + _GRID_BITS) / rows.shape[1] + 8 * rows.element_size() / len(rows)

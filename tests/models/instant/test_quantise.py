@@ -23,7 +23,7 @@ def low_rank(seed: int = 0, rest: float = 0.1) -> Tensor:
 
 
 def basis_of(x: Tensor, rank: int = RANK) -> Tensor:
-    return principal_directions(x, rank)[0].to(x.dtype)
+    return principal_directions(x, rank).to(x.dtype)
 
 
 def off(kept: Packed, x: Tensor) -> float:
@@ -130,3 +130,17 @@ def test_another_shape_gets_its_own_directions() -> None:
     x = low_rank()[:, :96].flatten()
     assert off(chosen.pack(x, 96, 0)[0], x) < 0.06
     assert off(chosen.pack(x.bfloat16(), 96, 0)[0], x) < 0.06
+
+
+def test_few_long_rows_keep_no_directions_as_large_as_themselves() -> None:
+    x = noise(width=8)[:64].repeat(1, 1024)
+    kept, _ = slot(0.05).pack(x.flatten(), x.shape[1], 0)
+    assert kept.nbytes < 0.25 * x.nbytes
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, 3e38])
+def test_numbers_that_are_none_are_no_error_here(broken: float) -> None:
+    x = low_rank()
+    x[7] = broken
+    kept, _ = slot(0.05).pack(x.flatten(), WIDTH, 0)
+    assert kept.bits == 8 and not torch.allclose(kept.read().view_as(x)[7], low_rank()[7])
