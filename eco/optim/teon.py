@@ -17,7 +17,7 @@ from eco.optim.muon import Muon
 from eco.optim.parts.orthogonal import Matrix, OrthogonalConfig, factors, nesterov, stacks
 
 ALIGNMENT_EVERY = 100
-"""Steps from one measurement of the alignment to the next; each reads every joint momentum 40 times."""
+"""Steps from one measurement of the alignment to the next; each reads every joint momentum 20 times."""
 
 POWER_ITERATIONS = 10
 
