@@ -143,13 +143,13 @@ def frozen_polar(matrix: Tensor) -> Tensor:
         (7.5678, -21.5502, 15.8011),
         (3.9630, -3.0947, 0.6223),
         (3.5790, -2.6815, 0.5323),
-        (2.5125, -1.7161, 0.3652),
+        (2.3869, -1.6303, 0.3469),
     ]:
         s = a * s + b * s**3 + c * s**5
     return u @ s.diag() @ vh
 
 
-def test_muons_first_step_is_what_it_always_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_muons_first_step_is_the_polynomials_of_the_singular_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orthogonal.machine, "training_dtype", lambda device: DtypeChoice("fp32", "tested"))
     before = [p.detach().double() for p in Stack().parameters()]
     after = moved("muon", 1, draw)
@@ -169,7 +169,7 @@ def test_singular_values_of_an_update_are_near_one(dtype: str, monkeypatch: pyte
         before = layer.weight.detach().clone()
         muon.build(muon.Config(lr=1.0, weight_decay=0.0), layer).step()
         values = torch.linalg.svdvals((before - layer.weight.detach()) / (0.2 * max(rows, columns) ** 0.5))
-        assert values.max() < 1.27, "1.26 by the polynomials, and bf16's rounding"
+        assert values.max() < 1.2
         # Of a square random matrix the least singular value is near zero, and stays below one.
         assert values.min() > 0.7 or (rows == columns and values.quantile(0.02) > 0.7)
 

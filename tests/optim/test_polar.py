@@ -30,8 +30,8 @@ def test_singular_values_end_near_one(shape: tuple[int, int], smallest: float, d
     assert result.shape == matrix.shape
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     along = (u.T @ result @ vh.T).diagonal()
-    assert along.min() > 0.7 and along.max() < 1.3
-    assert torch.linalg.svdvals(result).max() < 1.35
+    assert along.min() > 0.7 and along.max() < 1.25
+    assert torch.linalg.svdvals(result).max() < 1.25
     assert (result - exact(matrix)).norm() / min(shape) ** 0.5 < 0.25
 
 
@@ -59,8 +59,9 @@ def test_zero_stays_zero() -> None:
 
 
 def test_the_steps_are_minimax_on_their_intervals() -> None:
-    """The composition keeps [0.003, 1] within 1 +- 0.26: what the docstring of the constants says."""
+    """The composition keeps [0.003, 1] within 1 +- 0.26, then 5 % less: what the docstring of the constants says."""
     x = torch.logspace(-2.5229, 0, 20_000, dtype=torch.float64)
     for a, b, c in STEPS:
         x = a * x + b * x**3 + c * x**5
+    x = x / 0.95
     assert x.min() > 0.74 and x.max() < 1.26
