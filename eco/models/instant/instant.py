@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from eco.models.instant.compression import Compressor
 from eco.models.instant.config import InstantConfig
-from eco.models.instant.contraction import Contractions, contracted
+from eco.models.instant.contraction import Contractions, contracted, unit_stream
 from eco.models.instant.coupling import coupled, coupling_segment, on_grid
 from eco.models.instant.fixed_point import fixed_point_segment
 from eco.models.instant.recompute import recomputed
@@ -40,6 +41,11 @@ class Instant:
         self._contractions = contractions
         self.segments = segments(config.attention_blocks, config.compressed_blocks)
         self.tally = Tally()
+        self._compressed = config.compressed_blocks
+        rank, threshold = config.instant_comp_dim, config.instant_error_threshold
+        self._compressor = Compressor(rank=rank, error_threshold=threshold) if any(self._compressed) else None
+        self._compresses = False
+        self._passes = 0
         self.figures: dict[str, float] = {}
         """What was found at the start: see `apply_instant`."""
         self._last: dict[str, float] = {}
@@ -51,9 +57,16 @@ class Instant:
         """
         return self.mode in ("coupling", "fixed_point") or (self.mode == "checkpoint" and keep)
 
-    def start(self, spared: Callable[[], Iterable[Tensor]]) -> None:
-        """A forward pass begins that a backward pass will follow. spared: see `Tally.start`."""
+    def start(self, spared: Callable[[], Iterable[Tensor]], training: bool) -> None:
+        """A forward pass begins that a backward pass will follow. spared: see `Tally.start`.
+
+        Outside of training nothing is compressed: the compression learns from what it meets.
+        """
         self.tally.start(spared)
+        self._compresses = training and self._compressor is not None
+        if self._compresses and self._compressor is not None:
+            self._compressor.spare(spared())
+            self._passes += 1
 
     def run(
         self, blocks: Sequence[tuple[SubLayer, SubLayer]], x: Tensor, keep: bool
@@ -83,16 +96,21 @@ class Instant:
         return float(residual)
 
     def watch(self, block: int) -> AbstractContextManager[Any]:
-        """Around a block that may be compressed."""
-        return nullcontext()
+        """Around a block that there will be a backward pass of: compresses what autograd keeps, if it is to."""
+        if self._compressor is None or not self._compresses or not self._compressed[block]:
+            return nullcontext()
+        return self._compressor.watch(f"blocks.{block}")
 
     def evidence(self) -> float:
         """GB that the step's backward pass did without."""
-        return self.tally.saved / GB
+        saved = float(self.tally.saved)
+        if self._compressor is not None and self._passes:  # it adds up all micro-batches, of which one is in memory
+            saved += (self._compressor.bytes_seen - self._compressor.bytes_kept) / self._passes
+        return saved / GB
 
     def end_step(self) -> None:
         """The step is over: its figures are those of `metrics`."""
-        self._last = {"instant_saved_gb": self.tally.saved / GB}
+        self._last = {"instant_saved_gb": self.tally.saved / GB, "instant_memory_saved_gb": self.evidence()}
         if self.tally.residuals:
             residuals = torch.stack(self.tally.residuals)
             self._last |= {
@@ -106,23 +124,31 @@ class Instant:
                 "instant_inversion_rel_residual": sum(residuals_of_each) / len(residuals_of_each),
                 "instant_inversion_fallbacks": float(self.tally.fallbacks),
             }
+        if self._compressor is not None:
+            self._compressor.end_step()
+            self._last |= self._compressor.metrics()
         self.tally.reset()
+        self._passes = 0
 
     def metrics(self) -> dict[str, float]:
         """Of the last step that is over."""
-        return {**self.figures, **self._last}
+        bounds = {}
+        if self._contractions is not None:
+            bounds["instant_lipschitz_max"] = float(self._contractions.lipschitz.max())
+        return {**self.figures, **self._last, **bounds}
 
     def _streams(self, x: Tensor) -> Streams:
-        if self.mode != "coupling":
-            return (x,)
-        x = on_grid(x)
-        return x, x
+        if self.mode == "coupling":
+            x = on_grid(x)
+            return x, x
+        return (unit_stream(x) if self.mode == "fixed_point" else x,)
 
     def state_dict(self) -> dict[str, Any]:
-        return {}
+        return {} if self._compressor is None else self._compressor.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        assert not state
+        if self._compressor is not None:
+            self._compressor.load_state_dict(state)
 
     def _run(self, block: int, sublayers: Sequence[SubLayer], streams: Streams, save: bool) -> tuple[Streams, Further]:
         """The sub-layers from the first one of `block` on. save: without keeping what is inside."""

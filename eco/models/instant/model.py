@@ -53,7 +53,8 @@ class InstantModel(HeadedModel):
                     "but INSTANT was not applied; call eco.models.instant.apply_instant(model) first"
                 )
         elif keep:
-            self.instant.start(lambda: [*lasting(self.modules()), *(t for t in spared if t is not None)])
+            held = [tensor for tensor in spared if tensor is not None]
+            self.instant.start(lambda: [*lasting(self.modules()), *held], self.training)
             self._latest = tokens if self.training else self._latest
         return keep
 

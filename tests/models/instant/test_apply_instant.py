@@ -1,0 +1,91 @@
+import pytest
+import torch
+from instant_cases import SMALL, small, some_tokens, total_loss
+
+from eco.models import huggingface
+from eco.models.contract import build_model
+from eco.models.instant import apply, apply_instant
+from eco.models.instant.instant import Segment, segments
+from eco.plugins import find
+
+CPU = torch.device("cpu")
+
+
+def bare(name, **changes):
+    config = SMALL[name].model_copy(update=changes)
+    return build_model(find("models", config.family).build, config, 0, CPU)
+
+
+@pytest.mark.parametrize("name", ["sigma", "decoder"])
+@pytest.mark.parametrize("mode", ["coupling", "checkpoint", "fixed_point"])
+def test_a_model_runs_only_once_instant_is_applied(name, mode):
+    model, tokens = bare(name, instant_mode=mode), some_tokens()
+    for run in (model, model.hidden):
+        with pytest.raises(RuntimeError, match="apply_instant"):
+            run(tokens)
+    with pytest.raises(RuntimeError, match="apply_instant"):
+        total_loss(model, tokens)
+    figures = apply_instant(model)
+    attention = 1 if name == "sigma" else 3
+    mamba = sum(not block for block in model.config.attention_blocks)
+    assert figures["instant_patched_mamba"] == mamba and figures["instant_patched_mla"] >= attention
+    assert model.algorithmic_features()["instant_enabled"] == 1
+    total_loss(model, tokens).backward()
+    assert model.evidence()["instant"] > 0
+
+
+def test_nothing_is_applied_where_nothing_is_asked_for():
+    for name in ("sigma", "decoder"):
+        model = bare(name)
+        assert apply_instant(model) == {} and model.instant is None
+        assert "instant" not in model.features
+        assert model.algorithmic_features().get("instant_enabled", 0) == 0
+
+
+def test_an_inversion_that_misses_is_an_error(monkeypatch):
+    monkeypatch.setattr(apply, "GREATEST_ERROR", -1.0)
+    with pytest.raises(RuntimeError, match="relative error"):
+        apply_instant(bare("sigma", instant_mode="coupling"))
+
+
+def test_the_self_test_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    apply_instant(bare("sigma-dropout", instant_mode="coupling"))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_without_a_backward_pass_there_is_no_evidence():
+    model = small("sigma", instant_mode="coupling")
+    total_loss(model, some_tokens())
+    assert model.evidence()["instant"] == 0
+
+
+def test_figures_are_those_of_the_step_that_is_over():
+    model = small("sigma", instant_mode="coupling")
+    total_loss(model, some_tokens()).backward()
+    saved = model.evidence()["instant"]
+    model.after_step()
+    assert model.instant.metrics()["instant_saved_gb"] == saved > 0 == model.evidence()["instant"]
+    assert model.instant.metrics()["instant_drift"] == 0
+
+
+def test_segments_end_behind_attention_and_around_what_is_compressed():
+    attention = [False, False, True, False, False, True]
+    none = [False] * 6
+    assert segments(attention, none) == [Segment(0, 3, False), Segment(3, 6, False)]
+    assert segments([True] * 4, [False] * 4) == [Segment(0, 4, False)]
+    assert segments(attention, attention) == [
+        Segment(0, 2, False), Segment(2, 3, True), Segment(3, 5, False), Segment(5, 6, True),
+    ]  # fmt: skip
+
+
+def test_transformers_has_no_model_of_two_streams(tmp_path):
+    with pytest.raises(ValueError, match="instant_mode coupling"):
+        huggingface.save(small("decoder", instant_mode="coupling"), tmp_path)
+    huggingface.save(small("decoder", instant_mode="checkpoint"), tmp_path)
+    assert (tmp_path / "config.json").exists()
+
+
+def test_a_decoder_of_two_streams_has_no_fused_step():
+    assert small("decoder", instant_mode="coupling").fused_step() is None
+    assert small("decoder", instant_mode="checkpoint").fused_step() is not None
