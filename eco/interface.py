@@ -16,13 +16,11 @@ from eco.flags import FROM_PYTHON, SHIPPED, Flag, parse
 class Interface(NamedTuple):
     """What `interface.toml` says; names are without leading dashes.
 
-    aliases: name -> the words that it stands for. values: name of a setting -> those of its values that are not built.
-    switches: name of an on/off flag -> the state in force. settings: name of a flag with a value -> the value in force,
-    None if there is none.
+    aliases: name -> the words that it stands for. switches: name of an on/off flag -> the state in force. settings:
+    name of a flag with a value -> the value in force, None if there is none.
     """
 
     aliases: Mapping[str, str]
-    values: Mapping[str, Sequence[str]]
     switches: Mapping[str, bool]
     settings: Mapping[str, str | None]
 
@@ -38,7 +36,6 @@ def table() -> Interface:
     always = read["always"]
     return Interface(
         aliases=read["aliases"],
-        values=read["values"],
         switches={name: False for area in read["switches"].values() for name in area}
         | {name: state for name, state in always.items() if isinstance(state, bool)},
         settings={name: None for area in read["settings"].values() for name in area}
@@ -88,10 +85,7 @@ def _unfulfilled(flag: Flag) -> str | None:
     known = table()
     if _key(flag.name) in known.switches:
         return _switch(flag, known.switches[_key(flag.name)])
-    if flag.name in known.settings:
-        return _setting(flag, known.settings[flag.name])
-    value = _value(flag)
-    return f"--{flag.name} {value}" if value in known.values.get(flag.name, ()) else None
+    return _setting(flag, known.settings[flag.name]) if flag.name in known.settings else None
 
 
 def _switch(flag: Flag, state: bool) -> str:

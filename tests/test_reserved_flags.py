@@ -20,12 +20,6 @@ def test_what_is_not_built_is_told_and_changes_nothing_else():
     assert recipe.model_dump(exclude={"inactive_flags"}) == plain.model_dump(exclude={"inactive_flags"})
 
 
-def test_a_value_that_is_not_built_leaves_the_recipes_own():
-    recipe = load("--optimizer", "adamuon", "--lr", "0.5")
-    assert (recipe.optimizer.name, recipe.optimizer.lr) == (load().optimizer.name, 0.5)
-    assert recipe.inactive_flags == ("--optimizer adamuon",)
-
-
 def test_what_is_so_in_any_case_is_no_vain_wish():
     assert load("--data-backend", "local", "--crash-report-enabled", "--no-uroboros-enabled").inactive_flags == ()
     recipe = load("--data-backend", "hybrid", "--no-crash-report-enabled")
@@ -37,7 +31,6 @@ def test_what_is_so_in_any_case_is_no_vain_wish():
     ("earlier", "later"),
     [
         ("--uroboros-enabled", "--no-uroboros-enabled"),
-        ("--optimizer adamuon", "--optimizer adamw"),
         ("--data-backend hybrid", "--data-backend local"),
     ],
 )
@@ -51,9 +44,9 @@ def test_the_later_flag_takes_the_earlier_wish_back(earlier, later, tmp_path):
 
 
 def test_python_passes_them_too():
-    overrides = {"uroboros-enabled": True, "hydra-enable": False, "optimizer": "adamuon", "replay-capacity": 5}
+    overrides = {"uroboros-enabled": True, "hydra-enable": False, "replay-capacity": 5}
     recipe = recipes.load("demo", from_mapping(overrides))
-    assert recipe.inactive_flags == ("--uroboros-enabled", "--optimizer adamuon", "--replay-capacity")
+    assert recipe.inactive_flags == ("--uroboros-enabled", "--replay-capacity")
 
 
 @pytest.mark.parametrize(
@@ -92,4 +85,3 @@ def test_a_name_of_the_table_is_neither_a_setting_nor_there_twice():
     names = table().names()
     assert len(names) == len(set(names))
     assert settings.isdisjoint(names)
-    assert settings.issuperset(table().values), "values are those of settings"
