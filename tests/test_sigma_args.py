@@ -14,7 +14,7 @@ OF_OPTIMIZERS = {
     "c3o": {
         "c3o-beta1": 0.9,
         "c3o-beta2": 0.98,
-        "c3o-damping": 1e-4,
+        "c3o-damping": 1e-6,
         "c3o-block-scale-min": 0.6,
         "c3o-block-scale-max": 1.8,
     },

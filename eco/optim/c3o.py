@@ -7,8 +7,10 @@ step of each tensor that is measured against the tensor:
     d <- d min(1, trust_radius |p| / |d|)
 
 The damping stands where Adam has its eps: it is a size of gradients, below which an element counts as noise and moves
-in proportion to its gradient. Unlike LAMB's ratio the radius only shortens a step, and it bounds what is really added,
-learning rate included; |p| counts as at least `REST` a weight, so that what starts at zero can move.
+in proportion to its gradient. Gradients are clipped to a norm of 1, of which an element of a model of millions has far
+less than 1e-3: a damping of 1e-4 holds most of them back. Unlike LAMB's ratio the radius only shortens a step, and it
+bounds what is really added, learning rate included; |p| counts as at least `REST` a weight, so that what starts at zero
+can move.
 
 Credit says for each block of a parameter (`eco.optim.parts.blocks`) by how many standard deviations z its last update
 did more for a held-out loss than the others' did (`eco.training.credit` measures it). A block's update is multiplied by
@@ -45,7 +47,7 @@ class Config(OptimizerConfig):
     name: str = setting("c3o", "Optimizer: the name of a file in eco/optim.", flat="optimizer")
     beta1: float = setting(0.9, "Decay of the running mean of gradients, per step.", flat="c3o-beta1", ge=0, lt=1)
     beta2: float = setting(0.98, "Decay of the running mean of squares, per step.", flat="c3o-beta2", ge=0, lt=1)
-    damping: float = setting(1e-4, "Added to the root of the mean of squares.", flat="c3o-damping", gt=0)
+    damping: float = setting(1e-6, "Added to the root of the mean of squares.", flat="c3o-damping", gt=0)
     trust_radius: float = setting(
         0.15, "Largest step of a tensor, in norms of the tensor.", flat="c3o-trust-radius", gt=0
     )

@@ -15,7 +15,7 @@ from eco.models.layers.linear import StackedLinear
 from eco.optim import c3o
 from eco.optim.contract import Measured, load_state
 
-CONFIG = c3o.Config(lr=0.01, block_size=64)
+CONFIG = c3o.Config(lr=0.01, block_size=64, damping=1e-4)
 DTYPES = ["fp32", "bf16"]
 
 
