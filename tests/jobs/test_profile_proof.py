@@ -22,14 +22,15 @@ def trained(folder, steps, *words):
     return rows, {entry.step for entry in Checkpoints(folder / "checkpoints").entries()}
 
 
-def check_features(row):
+def check_features(folder, row):
     enabled = {
         name.removeprefix("feature_").removesuffix("_enabled"): value
         for name, value in row.items()
         if name.startswith("feature_") and name.endswith("_enabled")
     }
     active = {name for name, on in enabled.items() if on}
-    assert active >= ACTIVE
+    instant = recipes.load(str(folder / "runs" / "sigma_main")).model.instant_enabled
+    assert active >= ACTIVE | ({"instant"} if instant else set())
     assert {
         name: row[f"feature_{name}_effective_calls"] for name in active if not row[f"feature_{name}_evidence"]
     } == {}
@@ -44,7 +45,7 @@ def test_twelve_steps_of_the_profile(corpus, tmp_path, monkeypatch, capfd):
     rows, checkpoints = trained(tmp_path, 12, *words, "--tokenizer.vocab_size", "320", "--eval-windows", "2")
     assert [row["step"] for row in rows] == list(range(13))
     assert checkpoints == {6, 12}
-    check_features(rows[-1])
+    check_features(tmp_path, rows[-1])
     assert recipes.load(str(tmp_path / "runs" / "sigma_main")).optimizer.name == "c3o"
 
 
@@ -55,5 +56,5 @@ def test_a_hundred_and_thirty_steps_of_the_profile(tmp_path, monkeypatch, capfd)
     assert [row["step"] for row in rows] == list(range(131))
     assert checkpoints >= {65, 130}
     assert (tmp_path / "checkpoints" / "step_00000130").is_dir()
-    check_features(rows[-1])
+    check_features(tmp_path, rows[-1])
     assert rows[-1]["val_loss"] < 0.8 * rows[0]["val_loss"], "and it learns"
