@@ -262,16 +262,20 @@ def _keys(shape: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
 
 
 def _owner_elsewhere(flag: Flag, keys: Mapping[str, FieldInfo]) -> str:
-    """`optimizer c3o` for a flat flag that only another plug-in of the run's kinds has; else an empty string. In a file
-    of flags, which serves several optimizers, such a flag waits for its own."""
+    """`optimizer muon or teon` for a flat flag that only other plug-ins than the run's have; else an empty string. In a file of
+    flags, which serves several optimizers, such a flag waits for its own."""
     names = {flag.name, flag.name.removeprefix("no-")}
     if not names.isdisjoint(keys) or not names.isdisjoint(filter(None, map(flat_name, keys.values()))):
         return ""
     for section, plug in PLUGS.items():
-        for other in plugins.names(plug.room):
-            fields = plugins.find(plug.room, other).Config.model_fields.values()
-            if not names.isdisjoint(filter(None, map(flat_name, fields))):
-                return f"{section} {other}"
+        configs = {other: plugins.find(plug.room, other).Config for other in plugins.names(plug.room)}
+        owners = [
+            other
+            for other, config in configs.items()
+            if not names.isdisjoint(filter(None, map(flat_name, config.model_fields.values())))
+        ]
+        if owners:
+            return f"{section} {' or '.join(owners)}"
     return ""
 
 
