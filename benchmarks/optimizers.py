@@ -24,7 +24,7 @@ ADAM_BYTES = 7 * 4
 """Per parameter: read weight, gradient and two moments, write weight and moments, in fp32."""
 
 SOAP = "eco gnprox, soap"
-"""Its limit is the arithmetic of its products, in fp32. The median leaves out the refresh of its bases, each tenth step."""
+"""Its limit is the arithmetic of its products, in fp32; the median leaves out its bases' refresh, each tenth step."""
 
 TORCH_MUON = "torch.optim.Muon"
 TORCH_ADAMW = {"torch AdamW fused": {"fused": True}, "torch AdamW foreach": {"foreach": True}}
