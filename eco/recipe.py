@@ -262,8 +262,8 @@ def _keys(shape: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
 
 
 def _owner_elsewhere(flag: Flag, keys: Mapping[str, FieldInfo]) -> str:
-    """`optimizer muon or teon` for a flat flag that only other plug-ins than the run's have; else an empty string. In a file of
-    flags, which serves several optimizers, such a flag waits for its own."""
+    """`optimizer muon or teon` for a flat flag that only other plug-ins than the run's have; else an empty string. In a
+    file of flags, which serves several optimizers, such a flag waits for its own."""
     names = {flag.name, flag.name.removeprefix("no-")}
     if not names.isdisjoint(keys) or not names.isdisjoint(filter(None, map(flat_name, keys.values()))):
         return ""
