@@ -69,6 +69,9 @@ def test_the_command_proves_what_acts_and_not_what_does_nothing(tiny, tmp_path, 
     assert idle["on"][0] != idle["on"][1], "seeds differ"
     assert ema["bytes_on"] > 1 << 26 and ema["time_ratio"] > 0 and ema["steps_on"] == ema["steps_off"] == 4
     assert "| ema<br>proved |" in (tmp_path / "prove" / "report.md").read_text()
+    overrides = {"train.steps": 4, "train.warmup": 0}
+    again = package.prove(tiny, overrides=overrides, seeds=2, equal="steps")
+    assert json.loads(json.dumps(again.summary())) == report and len(inside) == 12, "from Python, and from what is kept"
     assert len(Image.open(tmp_path / "prove" / "report.png").convert("RGB").getcolors(1 << 24)) > 20
 
 
