@@ -6,6 +6,7 @@ from eco.jobs.language import LanguageWork
 from eco.jobs.work import Work
 from eco.models.contract import Batch
 from eco.optim.c3o import C3O
+from eco.optim.parts.roles import Role, roles
 from eco.recipe import Recipe
 from eco.training.credit import Credit
 from eco.training.precision import Precision
@@ -14,6 +15,9 @@ from eco.training.probe import Probe
 
 def open_credit(recipe: Recipe, work: Work, optimizer: torch.optim.Optimizer, precision: Precision) -> Credit:
     """The credit of the optimizer's blocks, measured on held-out windows that evaluation leaves.
+
+    Embedding and head are not compared: how much of what the rows of a token learnt holds for other text is how often
+    the token occurs there, and rare tokens would learn less.
 
     Raises:
         ValueError: the run is on puzzles or in fp16, evaluation leaves too few windows, or no tensor has two blocks.
@@ -30,4 +34,5 @@ def open_credit(recipe: Recipe, work: Work, optimizer: torch.optim.Optimizer, pr
 
     probe = Probe(work.model, precision, recipe.train.batch_size)
     exact = Probe(work.model, Precision("fp32", precision.device), rows=1)
-    return Credit(optimizer, probe, exact, windows, recipe.credit, recipe.train.seed)
+    compared = {p for p, role in roles(work.model).items() if role not in (Role.EMBEDDING, Role.HEAD)}
+    return Credit(optimizer, probe, exact, windows, compared, recipe.credit, recipe.train.seed)

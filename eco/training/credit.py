@@ -5,11 +5,11 @@ credit is and predicts it for all blocks from one backward pass; an audit measur
 prediction does not hold the optimizer does without credit until a later audit finds that it does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eco.models.contract import Batch
 from eco.optim.c3o import C3O
@@ -51,18 +51,21 @@ class Credit(Callback):
         probe: Probe,
         exact: Probe,
         windows: Callable[[int, int], Batch],
+        compared: Set[nn.Parameter],
         config: CreditConfig,
         seed: int,
     ) -> None:
         """
+        compared: the parameters whose blocks are to be scaled; all of them are measured and audited.
         exact: a probe in fp32, for differences of losses as small as those of one block.
         windows: (index, count) -> so many windows, from the given one on, of an endless order, on the model's device.
 
         Raises:
-            ValueError: no tensor has two blocks.
+            ValueError: no tensor that is compared has two blocks.
         """
         counts = [len(offsets) - 1 for offsets in optimizer.blocks.values()]
-        if max(counts) < 2:
+        several = [count > 1 and p in compared for p, count in zip(optimizer.blocks, counts, strict=True)]
+        if not any(several):
             raise ValueError("c3o credit compares the blocks of a tensor, and none has two; lower --c3o-block-size")
         device = next(iter(optimizer.blocks)).device
         self.config = config
@@ -70,7 +73,7 @@ class Credit(Callback):
         self._seed = seed
         self._granted = optimizer.gain
         self._blocks = torch.tensor(counts, device=device)
-        self._compared = (self._blocks > 1).repeat_interleave(self._blocks)
+        self._compared = torch.tensor(several, device=device).repeat_interleave(self._blocks)
         self._count = 0
         self._mean = torch.zeros(sum(counts), dtype=torch.float64, device=device)
         self._square = self._mean.clone()
@@ -120,7 +123,7 @@ class Credit(Callback):
         variance = (self._square / started - mean.square()).clamp(min=1e-4)  # of two blocks it would often be 0
         independent = (1 + beta) / (1 - beta) * started / (2 - started)  # measurements that the mean is worth
         t = mean * ((independent - 1) / variance).sqrt()
-        heard = (t.abs() >= SIGNIFICANT) & (self._count >= FEWEST)
+        heard = self._compared & (t.abs() >= SIGNIFICANT) & (self._count >= FEWEST)
         return torch.where(heard, mean, 0.0), t
 
     def _judge(self, correlation: float | None) -> None:

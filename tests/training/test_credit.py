@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from half_noise import HELD_OUT, held_out, training
+from half_noise import CLASSES, HELD_OUT, HIDDEN, held_out, training
 
 from eco.models.contract import ModelConfig
 from eco.optim.c3o import C3O
@@ -234,6 +234,20 @@ def test_a_lost_trust_is_kept_and_so_is_one_that_was_never_lost():
 
 def test_tensors_of_one_block_have_nothing_to_compare():
     run = training(credit=False)
-    optimizer = SimpleNamespace(blocks={run.model.first: torch.tensor([0, 512])}, gain=0.4)
+    blocks = {run.model.first: torch.tensor([0, 512]), run.model.second: torch.tensor([0, 64, 128])}
+    optimizer = SimpleNamespace(blocks=blocks, gain=0.4)
     with pytest.raises(ValueError, match="lower --c3o-block-size"):
-        Credit(optimizer, None, None, held_out, None, 0)
+        Credit(optimizer, None, None, held_out, {run.model.first}, None, 0)
+
+
+def test_blocks_that_are_not_to_be_compared_keep_their_scale():
+    run = training(steps=30)
+    credit = run.callbacks[0]
+    run.callbacks = [
+        Credit(run.optimizer, credit._probe, credit._exact, held_out, {run.model.second}, credit.config, 0)
+    ]
+    run.model.second.data = torch.randn(HIDDEN, CLASSES, generator=torch.Generator().manual_seed(0))
+    run.optimizer.blocks[run.model.second] = torch.tensor([0, 64, 128])
+    run.fit()
+    assert run.callbacks[0].state_dict()["mean"].abs().min() > 0, "all are measured"
+    assert not scales(run).ne(1).any()
