@@ -18,7 +18,7 @@ def principal_directions(rows: Tensor, rank: int) -> Tensor:
     generator = torch.Generator().manual_seed(rows.shape[1])
     basis = torch.randn(rows.shape[1], rank, generator=generator).to(rows.device)
     for _ in range(_ITERATIONS):
-        basis = torch.linalg.qr(rows.mT @ (rows @ torch.linalg.qr(basis).Q)).Q
+        basis = torch.linalg.qr(rows.mT @ (rows @ basis)).Q
     projected = rows @ basis
     # Numbers that are none make the directions so; that they are there is for the loss to tell, not for an error here.
     turn = torch.linalg.eigh((projected.mT @ projected).nan_to_num(0, 0, 0)).eigenvectors
