@@ -20,13 +20,16 @@ from eco.optim.parts.sophia import Sophia
 
 
 class Config(OptimizerConfig):
-    """Settings named after a mode act in that mode alone, the damping in sophia's."""
+    """Settings named after a mode act in that mode alone, the damping in sophia's.
+
+    Momentum is shorter than the 0.96 and 0.95 of the papers: with small batches a clipped step outlives its reason.
+    """
 
     name: str = setting("gnprox", "Optimizer: the name of a file in eco/optim.", flat="optimizer")
     gn_mode: Literal["sophia", "soap"] = setting(
         "sophia", "Curvature of each weight (sophia), or of each matrix (soap).", flat="gn-mode"
     )
-    beta1: float = setting(0.9, "Decay of the running mean of gradients, per step.", flat="gn-beta1", ge=0, lt=1)
+    beta1: float = setting(0.8, "Decay of the running mean of gradients, per step.", flat="gn-beta1", ge=0, lt=1)
     beta2: float = setting(
         0.95, "Decay of the curvature: per refresh (sophia), or per step (soap).", flat="gn-beta2", ge=0, lt=1
     )

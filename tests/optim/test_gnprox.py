@@ -252,8 +252,8 @@ def test_soap_leaves_embedding_and_head_to_adamw() -> None:
 
 def final_loss(look: bool) -> float:
     """Of a small language model that Sophia trains at a high rate, with the samples of its callback or as they come."""
-    model, config = language_model(), gnprox.Config(lr=0.01)
-    optimizer, losses, precision = sophia(model, lr=0.01), [], Precision("fp32", torch.device("cpu"))
+    model, config = language_model(), gnprox.Config(lr=0.01, beta1=0.9)
+    optimizer, losses, precision = sophia(model, lr=0.01, beta1=0.9), [], Precision("fp32", torch.device("cpu"))
 
     class Losses(Callback):
         def step(self, trainer: Trainer, row: Row) -> None:
