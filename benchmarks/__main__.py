@@ -26,6 +26,7 @@ NAMES = (
     "recursion",
     "scan",
     "sigma",
+    "instant",
     "triton_kernels",
     "trainer_overhead",
     "optimizers",
