@@ -63,9 +63,8 @@ def show(report: Report, console: Console) -> None:
         table.add_row(*proof.cells())
     console.print(table)
     console.print(report.legend(), markup=False)
-    for proof in report.proofs:
-        for text in proof.complaints():
-            console.print(text, markup=False)
+    for text in report.remarks():
+        console.print(text, markup=False)
     console.print(f"{report.folder}", markup=False)
 
 

@@ -19,6 +19,10 @@ _LOWER_IS_BETTER = (BITS,)
 COLUMNS = ("feature", "on", "off", "effect\n(95 %)", "cost", "counter\nevidence", "off\nexact")
 
 
+UNEQUAL = 0.1
+"""Share of the compute by which two runs may differ before it is remarked on; the pilot is rounded to 5 %."""
+
+
 @dataclass(frozen=True)
 class Proof:
     """One feature, on against off.
@@ -78,12 +82,17 @@ class Proof:
             if text
         ]
 
+    @property
+    def spent(self) -> float:
+        """Compute that the runs with the feature had, over that of those without."""
+        return self.time_ratio * self.steps_on / self.steps_off
+
     def summary(self) -> dict[str, Any]:
         """The same as plain data for JSON."""
         effect = self.effect
         return {
             **vars(self), "effect": effect.value, "effect_low": effect.low, "effect_high": effect.high,
-            "proved": self.proved,
+            "proved": self.proved, "spent": self.spent,
         }  # fmt: skip
 
 
@@ -100,6 +109,15 @@ class Report:
     @property
     def proved(self) -> bool:
         return all(proof.proved for proof in self.proofs)
+
+    def remarks(self) -> list[str]:
+        """What is not proved and why, and where compute was not equal after all."""
+        return [text for proof in self.proofs for text in proof.complaints()] + [
+            f"{proof.feature}: the runs with it had {proof.spent:.2f} of the compute of those without, as it does "
+            "something that the pilot was too short to see"
+            for proof in self.proofs
+            if self.equal == "compute" and abs(proof.spent - 1) > UNEQUAL
+        ]
 
     def legend(self) -> str:
         """How the table is to be read."""
@@ -130,7 +148,7 @@ def write_report(report: Report) -> Report:
 def as_markdown(report: Report) -> str:
     rows = [COLUMNS, ("---",) * len(COLUMNS), *(proof.cells() for proof in report.proofs)]
     table = "\n".join(" | ".join(("", *row, "")).strip().replace("\n", "<br>") for row in rows)
-    complaints = "".join(f"- {text}\n" for proof in report.proofs for text in proof.complaints())
+    remarks = "".join(f"- {text}\n" for text in report.remarks())
     meanings = "".join(f"- `{proof.feature}`: {proof.what}\n" for proof in report.proofs)
     head = f"# Features of {report.recipe}\n\n{report.legend()}."
-    return f"{head}\n\n{table}\n\n{complaints}\n{meanings}\n![effects](report.png)\n"
+    return f"{head}\n\n{table}\n\n{remarks}\n{meanings}\n![effects](report.png)\n"

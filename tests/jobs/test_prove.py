@@ -19,7 +19,7 @@ from eco.cli import main
 from eco.flags import from_mapping
 from eco.jobs import arm, prove
 from eco.jobs.features import Feature, features_of, find, table
-from eco.jobs.proofs import Proof
+from eco.jobs.proofs import Proof, Report
 from eco.plugins import find as find_plugin
 
 STEPS = from_mapping({"train.steps": 4, "train.warmup": 0})
@@ -169,6 +169,14 @@ def test_of_puzzles_solved_more_is_better():
     proof = Proof("x", "", "val_exact_accuracy", (0.5, 0.6), (0.1, 0.3), 6, 6, 1.0, 1, 1, 3, 0.1, "")
     assert proof.effect.value == pytest.approx(0.35) and proof.proved
     assert not replace(proof, difference="it differs").proved
+
+
+def test_compute_that_was_not_equal_is_remarked_on(tmp_path):
+    fair = Proof("x", "", "val_bits_per_byte", (2.0, 2.1), (2.1, 2.3), 60, 75, 1.27, 1, 1, 3, 0.1, "")
+    dear = replace(fair, feature="y", time_ratio=1.75)
+    remarks = Report("tiny", 2, "compute", [fair, dear], tmp_path).remarks()
+    assert len(remarks) == 1 and remarks[0].startswith("y: the runs with it had 1.40 of the compute")
+    assert Report("tiny", 2, "steps", [fair, dear], tmp_path).remarks() == []
 
 
 @pytest.mark.parametrize(
