@@ -16,6 +16,8 @@ from eco.models.instant.storages import Memory, Storages, address, whole
 _LEAST_BYTES = 64 * 1024
 _STATISTICS = 16
 """Tensors with less than a 16th of the numbers of the largest are statistics of rows."""
+_NARROW = 32
+"""An fp32 tensor with shorter rows holds angles or decays, summed over time: 5 % of such a sum is no small error."""
 _WIDEST_ROW, _FEWEST_ROWS = 8192, 128
 """Of a matrix whose rows have directions; what looks wider or flatter has whole sequences as its rows."""
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -162,7 +164,8 @@ class Forward:
             return _Entry(x, _Cast(_Same(parameter.detach(), parameter._version), x.dtype))
         self._largest = max(self._largest, count)
         few = size < _LEAST_BYTES or count * _STATISTICS < self._largest
-        if few or parameter is not None or x.dtype not in _FLOATS or size % x.element_size():
+        narrow = x.dtype == torch.float32 and x.numel() == count and x.shape[-1:] < (_NARROW,)
+        if few or narrow or parameter is not None or x.dtype not in _FLOATS or size % x.element_size():
             self._totals.count(size, size)
             return _Entry(x, _Same(whole(x), x._version))
         slot = self._slot(f"{self._name}/{self._saves}")
