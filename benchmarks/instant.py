@@ -1,8 +1,8 @@
 """INSTANT: peak memory and time of a training step of `sigma-small`, against the same model with all activations kept.
 
 Every arm is a process of its own, whose peak resident memory is the figure: weights, gradients and activations, without
-an optimizer's state. Times are CPU time of one thread. `python -m benchmarks --only instant` prints the rows, `python -m benchmarks.instant ARM`
-one arm.
+an optimizer's state. Times are CPU time of one thread. `python -m benchmarks --only instant` prints the rows,
+`python -m benchmarks.instant ARM` one arm.
 """
 
 import json
@@ -23,7 +23,7 @@ from eco.models.contract import LanguageModel, build_model
 from eco.models.instant import apply_instant
 from eco.training.precision import Precision
 
-SHAPE = 8, 1024
+SHAPE = 12, 1024
 """Rows and tokens of a row."""
 VOCABULARY = 4096
 
@@ -82,7 +82,7 @@ def measure(arm: str, rounds: int) -> dict[str, Any]:
         with precision.autocast():
             losses = model.training_step({"tokens": tokens[:, :-1], "targets": tokens[:, 1:].contiguous()}).losses
             total = torch.stack([model.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         saved[0] = model.evidence().get("instant", 0.0)
         model.after_step()
 
