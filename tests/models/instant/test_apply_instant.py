@@ -89,3 +89,14 @@ def test_transformers_has_no_model_of_two_streams(tmp_path):
 def test_a_decoder_of_two_streams_has_no_fused_step():
     assert small("decoder", instant_mode="coupling").fused_step() is None
     assert small("decoder", instant_mode="checkpoint").fused_step() is not None
+
+
+@pytest.mark.parametrize("name", ["sigma", "sigma-dropout", "decoder", "decoder-dropout"])
+def test_checkpoint_gives_the_losses_and_gradients_of_off(name):
+    plain, again = small(name), small(name, instant_mode="checkpoint")
+    expected, found = (total_loss(model, some_tokens()) for model in (plain, again))
+    assert torch.equal(expected, found)
+    expected.backward()
+    found.backward()
+    for (weight, one), other in zip(plain.named_parameters(), again.parameters(), strict=True):
+        assert (one.grad - other.grad).norm() <= 1e-5 * one.grad.norm(), weight
