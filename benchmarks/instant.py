@@ -23,7 +23,7 @@ from eco.models.contract import LanguageModel, build_model
 from eco.models.instant import apply_instant
 from eco.training.precision import Precision
 
-SHAPE = 12, 1024
+SHAPE = 8, 1024
 """Rows and tokens of a row."""
 VOCABULARY = 4096
 
