@@ -7,7 +7,7 @@ from eco import recipe as recipes
 from eco.cli import eco_train
 from eco.observe.metrics import read_metrics
 
-TOLD = "not active yet: --optimizer gnprox, --uroboros-interval, --hydra-enable"
+TOLD = "not active yet: --replay-capacity, --uroboros-interval, --hydra-enable"
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def flags(tiny, tmp_path):
     file = tmp_path / "flags.txt"
     file.write_text(
         f"--recipe {tiny}\n--steps 2\n--output-dir run\n"
-        "--optimizer gnprox\n--uroboros-interval 10\n--hydra-enable\n--data-backend hybrid\n"
+        "--replay-capacity 512\n--uroboros-interval 10\n--hydra-enable\n--data-backend hybrid\n"
     )
     return f"@{file}"
 
@@ -26,7 +26,7 @@ def test_training_tells_them_by_name(flags, tmp_path, monkeypatch, capfd):
     assert TOLD in capfd.readouterr().out.splitlines()
     log = (tmp_path / "run" / "logs" / "eco.log").read_text()
     assert TOLD in log
-    assert recipes.load(str(tmp_path / "run")).inactive_flags[0] == "--optimizer gnprox"
+    assert recipes.load(str(tmp_path / "run")).inactive_flags[0] == "--replay-capacity"
 
 
 def test_they_change_no_loss(tiny, flags, tmp_path, monkeypatch):
