@@ -38,6 +38,7 @@ from eco.observe.run import RunDirectory, RunPaths, existing_run
 from eco.observe.speed import Speed
 from eco.observe.trackers import open_trackers
 from eco.optim import gnprox
+from eco.optim.c3o import C3O
 from eco.optim.contract import load_state
 from eco.optim.parts.sophia import Sophia
 from eco.plugins import find
@@ -331,6 +332,8 @@ class _Job:
             return False
         self.model.load_state_dict(loaded.parts["model"])
         load_state(self.optimizer, loaded.parts["optimizer"])
+        if isinstance(self.optimizer, C3O) and not self.recipe.credit.enabled:
+            self.optimizer.forget_credit()  # of a session that had it: nobody would measure it any more
         self.trainer.load_state_dict(loaded.parts["trainer"])
         if self.recording:
             self.recording.last_checkpoint = loaded.path.name

@@ -142,6 +142,13 @@ class C3O(torch.optim.Optimizer):
             self._wanted.pop(parameter, None)
             self.state[parameter]["credit"] = scores.to(parameter.device, torch.float32)
 
+    def forget_credit(self) -> None:
+        """Steps from now on are as if no credit had ever been given."""
+        self._wanted.clear()
+        for state in self.state.values():
+            state.pop("credit", None)
+            state.pop("scales", None)
+
     @torch.no_grad()
     def last_update(self, parameter: nn.Parameter) -> Tensor:
         """What the last step added to `parameter`, weight decay apart: fp32, of its shape.

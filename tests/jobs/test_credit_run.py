@@ -56,6 +56,13 @@ def test_without_gain_credit_only_looks_on(tiny, tmp_path):
     assert read_rows(looks_on)[-1]["feature_c3o_credit_effective_calls"] == 0
 
 
+def test_a_run_that_goes_on_without_credit_forgets_what_it_was_told(tiny, tmp_path):
+    run = trained(tiny, tmp_path / "run", **{"train.steps": 16, "train.schedule": "constant"})
+    assert read_rows(run)[-1]["c3o_block_scale_std"] > 0
+    trained(tiny, run, **{"train.steps": 18, "train.schedule": "constant", "credit.enabled": False})
+    assert [row["c3o_block_scale_std"] for row in read_rows(run)[-2:]] == [0, 0]
+
+
 @pytest.fixture
 def work(tiny):
     recipe = recipes.load(tiny)
