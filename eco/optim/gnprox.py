@@ -6,9 +6,10 @@ curvature, for every parameter, with Levenberg-Marquardt damping; training sampl
 hidden matrices, AdamW for the rest; nothing is sampled or damped. The proximal step of both is weight decay.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import nn
 
 from eco.config import setting
@@ -49,6 +50,15 @@ class Config(OptimizerConfig):
     sophia_samples: int = setting(8, "Samples of the step's batch in each, in each process.", gt=0)
     soap_every: int = setting(10, "Steps between two refreshes of the bases.", gt=0)
     soap_largest_side: int = setting(1024, "Sides of a matrix longer than this keep the identity as basis.", ge=0)
+
+    @model_validator(mode="after")
+    def _damping_within_bounds(self) -> Self:
+        if not self.damping_min <= self.damping <= self.damping_max:
+            raise ValueError(
+                f"--gn-damping {self.damping:g} must lie between --gn-damping-min {self.damping_min:g} and "
+                f"--gn-damping-max {self.damping_max:g}"
+            )
+        return self
 
 
 def build(config: Config, model: nn.Module) -> torch.optim.Optimizer:

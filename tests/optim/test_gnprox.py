@@ -117,6 +117,12 @@ def test_the_damping_follows_what_was_kept_of_the_promise(linear, quadratic, act
     assert damping.value == pytest.approx({2.0: 1.0, 1.0: 0.1, 0.5: 0.01}[factor]), "it stays between its bounds"
 
 
+@pytest.mark.parametrize("bounds", [{"damping": 2.0}, {"damping": 1e-7}, {"damping_min": 0.1, "damping_max": 0.01}])
+def test_a_damping_beyond_its_bounds_is_refused(bounds: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must lie between --gn-damping-min"):
+        gnprox.Config(**bounds)
+
+
 def descend(loss, told: float, steps: int) -> tuple[Sophia, list[float]]:
     """Minimises a function of 8 weights without momentum, told that its curvature is `told`."""
     model = layer(2, 4)
