@@ -72,12 +72,15 @@ class Curvature(Callback):
         generator = torch.Generator().manual_seed(seed)
         labels = sampled_labels(self._model, self._precision, batch, generator)
         self._probe(trainer).backward({**batch, "targets": labels})
-        trainer.world.average(p.grad for p in self._model.parameters() if p.grad is not None)
+        gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
+        trainer.world.average(gradients)
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+            return  # the curvature would remember it for ever
         count = int((labels != IGNORE).sum()) * trainer.world.size
         trainer.ledger.count(self.name, self._optimizer.refresh(count))
 
     def _probe(self, trainer: Trainer) -> Probe:
-        return Probe(self._model, self._precision, trainer.micro_batch)
+        return Probe(self._model, self._precision, trainer.micro_batch, trainer.config.loss_weights)
 
 
 @torch.no_grad()

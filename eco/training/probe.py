@@ -17,17 +17,22 @@ from eco.training.precision import Precision
 class Probe:
     """Asks `model` about batches that it works on `rows` samples at a time.
 
+    weights: of named losses, where they are not the model's.
+
     Raises:
         ValueError: the model works on a sample over several steps, so a batch by itself has no loss.
     """
 
-    def __init__(self, model: Model, precision: Precision, rows: int) -> None:
+    def __init__(
+        self, model: Model, precision: Precision, rows: int, weights: Mapping[str, float] | None = None
+    ) -> None:
         if model.carries:
             raise ValueError(
                 f"model.family {model.config.family} works on a sample over several steps, which can not be probed; "
                 "take optimizer.name adam_atan2"
             )
         self._model, self._precision, self._rows = model, precision, rows
+        self._weights = weights or {}
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> float:
@@ -46,7 +51,7 @@ class Probe:
                 part = {name: tensor[first : first + self._rows] for name, tensor in batch.items()}
                 with self._precision.autocast():
                     losses = self._model.training_step(part).losses
-                loss = weighted_total(self._model, losses, {}) * (len(part["tokens"]) / samples)
+                loss = weighted_total(self._model, losses, self._weights) * (len(part["tokens"]) / samples)
                 if learn:
                     loss.backward()  # type: ignore[no-untyped-call]
                 total = total + loss.detach().cpu()

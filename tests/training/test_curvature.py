@@ -127,17 +127,30 @@ def test_labels_are_drawn_as_the_model_predicts_and_leave_everything_else_alone(
         assert float((frequencies - expected).abs().max()) < 4 * math.sqrt(0.25 / len(after))
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.1])
 @pytest.mark.parametrize("grad_clip", [0.0, 0.05])
-def test_a_small_step_keeps_its_promise_also_under_clipped_gradients(grad_clip):
+def test_a_small_step_keeps_its_promise_also_under_clipped_gradients_and_other_weights(grad_clip, weight):
     config, rows = small(decoder).model_copy(update={"dropout": 0.0}), []
     model = build_model(decoder.build, config, 0, CPU)
-    loop = {"steps": 3, "grad_clip": grad_clip}
+    loop = {"steps": 3, "grad_clip": grad_clip, "loss_weights": {"lm": weight}}
     run, curvature = trainer(model, text(words=61), lr=1e-4, beta1=0.0, damping_every=1, train=loop)
     curvature.step = lambda trainer, row: rows.append(row)
     run.fit()
     assert rows[0]["grad_norm"] > 2 * grad_clip
     assert [row["gnprox_reduction_ratio"] for row in rows] == pytest.approx([1, 1, 1], abs=0.05)
     assert [row["gnprox_damping"] for row in rows] == pytest.approx([1e-4 * down for down in (0.8, 0.8**2, 0.8**3)])
+
+
+def test_a_sample_that_is_not_finite_leaves_the_curvature_as_it_was():
+    model, batch = Bigrams(), text()
+    run, curvature = trainer(model, batch)
+    curvature._sample(run, batch)
+    before = [run.optimizer.state[p]["curvature"].clone() for p in model.parameters()]
+    model.out.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([0]), math.inf))
+    curvature._sample(run, batch)
+    assert all(
+        torch.equal(run.optimizer.state[p]["curvature"], h) for p, h in zip(model.parameters(), before, strict=True)
+    )
 
 
 def small(family):
