@@ -1,6 +1,7 @@
 """Memory by identity: which tensors are views of the same, and whether anybody still holds it."""
 
 from collections.abc import Iterable
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ class Memory:
         self._held = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
         self._dtype = x.dtype
         self.address = address(x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A weak reference is its own copy, as Python's are; torch's copied would be freed twice."""
+        return self
 
     @property
     def gone(self) -> bool:

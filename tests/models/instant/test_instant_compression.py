@@ -283,6 +283,17 @@ def test_a_resumed_run_has_the_same_gradients() -> None:
     assert used.metrics() == resumed.metrics()
 
 
+def test_a_copy_frees_no_memory_of_the_original() -> None:
+    """As of a deep copy of a model: torch counts weak references, and one that is copied would be taken off twice."""
+    x = randn(3)
+    memory = Memory(x)
+    assert copy.deepcopy(memory) is memory and not memory.gone
+    used = compressor()
+    used.spare([x])
+    twin = copy.deepcopy(used)
+    assert x in twin._spared and x.clone() not in twin._spared
+
+
 def test_state_is_tensors_and_numbers() -> None:
     model, used = model_of(DECODER), compressor()
     gradient_of(model, (0,), used, bf16=False)
