@@ -100,9 +100,9 @@ def _flops(model: nn.Module) -> dict[str, float]:
 
 
 def _polar_flops(rows: int, columns: int) -> float:
-    """Of `eco.optim.parts.polar`: four steps, in two pairs where the matrix is long."""
+    """Of `eco.optim.parts.polar`: four steps, in two pairs where the matrix is long; half of what is symmetric."""
     short, ratio = min(rows, columns), max(rows, columns) / min(rows, columns)
-    return short**3 * (2 * (4 * ratio + 10) if ratio >= 1.5 else 4 * (4 * ratio + 2))
+    return short**3 * (2 * (3 * ratio + 7) if ratio >= 1.5 else 4 * (3 * ratio + 1))
 
 
 def _newton_schulz_flops(rows: int, columns: int) -> float:

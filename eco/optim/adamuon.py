@@ -9,10 +9,11 @@ by the norm takes out.
 from math import sqrt
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from eco.config import setting
-from eco.optim.parts.orthogonal import RMS, Matrix, Orthogonal, OrthogonalConfig, norm
+from eco.optim.parts.orthogonal import RMS, Matrix, Orthogonal, OrthogonalConfig
 
 EPS = 1e-8
 """Added to the root of an element's mean square, which is about 1 / sqrt(max(m, n))."""
@@ -38,16 +39,14 @@ class AdaMuon(Orthogonal):
     def _new_state(self, parameter: Tensor) -> dict[str, Tensor]:
         return {**super()._new_state(parameter), "square": parameter.new_zeros(parameter.shape)}
 
-    def _direction(self, nesterov: Tensor) -> Tensor:
-        return nesterov.sign_()
+    def _prepare(self, directions: Tensor) -> None:
+        directions.sign_()
 
-    def _move(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> Tensor:
+    def _update(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:
         beta2 = group["element_beta2"]
         update = factor.float()
         square = self.state[matrix.parameter]["square"][matrix.rows]
         square.mul_(beta2).addcmul_(update, update, value=1 - beta2)
         update = update / square.sqrt().add_(EPS)
-        length = norm(update)
-        size = group["lr"] * RMS * sqrt(update.numel()) / length.clamp_min(1e-30)
-        matrix.weight.sub_(update.mul_(size))
-        return length.mul_(size)
+        size = group["lr"] * RMS * sqrt(update.numel()) / torch.linalg.vector_norm(update).clamp_min(1e-30)
+        return update, size.expand(len(update))

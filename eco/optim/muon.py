@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eco.config import setting
-from eco.optim.parts.orthogonal import RMS, Matrix, Orthogonal, OrthogonalConfig, norm
+from eco.optim.parts.orthogonal import RMS, Matrix, Orthogonal, OrthogonalConfig
 from eco.optim.parts.roles import hidden_matrices as hidden_matrices
 
 
@@ -27,9 +27,8 @@ def build(config: Config, model: nn.Module) -> "Muon":
 
 
 class Muon(Orthogonal):
-    """Adds the orthogonal factor in the size of AdamW's updates."""
+    """Subtracts the orthogonal factor in the size of AdamW's updates."""
 
-    def _move(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> Tensor:
+    def _update(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:
         size = group["lr"] * RMS * sqrt(max(matrix.weight.shape))
-        matrix.weight.add_(factor, alpha=-size)
-        return norm(factor).mul_(size)
+        return factor, matrix.weight.new_full((len(factor),), size)

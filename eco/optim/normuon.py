@@ -39,14 +39,10 @@ class NorMuon(Orthogonal):
     def _new_state(self, parameter: Tensor) -> dict[str, Tensor]:
         return {**super()._new_state(parameter), "row_square": parameter.new_zeros(len(parameter))}
 
-    def _move(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> Tensor:
-        m, n = matrix.weight.shape
+    def _update(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:
         square = self.state[matrix.parameter]["row_square"][matrix.rows]
         lengths = torch.linalg.vector_norm(factor, dim=1, dtype=torch.float32)
-        square.lerp_(lengths.square() / n, 1 - group["row_beta2"])
+        square.lerp_(lengths.square() / factor.shape[1], 1 - group["row_beta2"])
         rates = (square.sqrt() + EPS).reciprocal()
         length = torch.linalg.vector_norm(lengths * rates)  # of the evened update, without a pass over its elements
-        size = group["lr"] * RMS * sqrt(m * n) / length.clamp_min(1e-30)
-        matrix.weight.sub_(factor * (rates * size)[:, None])
-        moved: Tensor = length * size
-        return moved
+        return factor, rates * (group["lr"] * RMS * sqrt(factor.numel()) / length.clamp_min(1e-30))

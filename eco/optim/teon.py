@@ -6,7 +6,7 @@ half scaled by what Muon takes for (m, n): where m <= n, a half has 1 / sqrt(2) 
 All other matrices, and the last of an odd number of layers, are Muon's.
 """
 
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from eco.config import setting
 from eco.optim.muon import Muon
-from eco.optim.parts.orthogonal import Matrix, OrthogonalConfig, factors, nesterov, stacks
+from eco.optim.parts.orthogonal import Matrix, OrthogonalConfig, scale, stacks
+from eco.optim.parts.polar import orthogonalise
 
 ALIGNMENT_EVERY = 100
 """Steps from one measurement of the alignment to the next; each reads every joint momentum 20 times."""
@@ -67,21 +68,21 @@ class TEON(Muon):
         super()._step_matrices(list(alone.values()), group)
         self._joint = len(pairs)
         for shape, stack in stacks((_joint_shape(pair), pair[0].weight.device, pair) for pair in pairs):
-            self._step_pairs(stack, *shape, group)
+            self._apply(stack, self._joint_factors(stack, *shape, group), group)
         self._measure()
 
-    def _step_pairs(
+    def _joint_factors(
         self, pairs: list[tuple[Matrix, Matrix]], shape: torch.Size, device: torch.device, group: dict[str, Any]
-    ) -> None:
-        coupling = group["coupling"]
-        ahead = [[nesterov(matrix, group["momentum"]) for matrix in pair] for pair in pairs]
-        joint = factors((torch.cat(pair, dim=1) for pair in ahead), len(pairs), shape, device)
-        halves = list(chain.from_iterable(factor.chunk(2, dim=1) for factor in joint))
-        if coupling < 1:
-            own = factors(chain.from_iterable(ahead), len(halves), pairs[0][0].weight.shape, device)
-            halves = [one.float().lerp(half.float(), coupling) for one, half in zip(own, halves, strict=True)]
-        for matrix, half in zip(chain.from_iterable(pairs), halves, strict=True):
-            self._apply(matrix, half, group)
+    ) -> Tensor:
+        directions, coupling = self._directions(pairs, shape, device, group), group["coupling"]
+        joint = orthogonalise(directions)
+        if coupling == 1:
+            return joint
+        halves = torch.cat(directions.chunk(2, dim=2))
+        for half in halves:
+            scale(half, half.abs().amax())
+        own = torch.cat(orthogonalise(halves).chunk(2), dim=2)
+        return own.float().lerp(joint.float(), coupling)
 
     def _measure(self) -> None:
         for first, second in self._pairs:

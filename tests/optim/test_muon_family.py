@@ -65,7 +65,8 @@ def draw(parameter: Tensor, seed: int) -> Tensor:
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Orthogonal factors by the decomposition, in fp32: what is left to compare is all the rest."""
-    monkeypatch.setattr(orthogonal, "orthogonalise", lambda stack: polar(stack.double()).float())
+    for module in (orthogonal, teon):
+        monkeypatch.setattr(module, "orthogonalise", lambda stack: polar(stack.double()).float())
     monkeypatch.setattr(orthogonal.machine, "training_dtype", lambda device: DtypeChoice("fp32", "tested"))
 
 

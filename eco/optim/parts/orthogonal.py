@@ -6,7 +6,7 @@ the device multiplies it. A file in eco/optim with a `Config` of the kind of `Or
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,13 +15,17 @@ from torch import Tensor, nn
 
 from eco import machine
 from eco.config import setting
+from eco.kernels.muon import look_ahead_, move_
 from eco.optim.contract import OptimizerConfig, decay_groups, dense_parameters
 from eco.optim.parts.fused_adamw import step_adamw
 from eco.optim.parts.polar import orthogonalise
 from eco.optim.parts.roles import hidden_matrices
 
 STACK_ELEMENTS = 1 << 23
-"""So many elements are orthogonalised at a time: 16 MiB in bf16, a balance of busy cores and the reach of caches."""
+"""So many elements are orthogonalised at a time, which keeps all of a device busy and bounds the memory."""
+
+CACHED_ELEMENTS = 1 << 21
+"""The same on a CPU: 4 MiB in bf16, a balance of busy cores and the reach of caches."""
 
 RMS = 0.2
 """Of an AdamW update in units of its learning rate, over a training (arXiv 2502.16982): updates are scaled to it, so
@@ -58,7 +62,7 @@ T = TypeVar("T")
 
 
 class Orthogonal(torch.optim.Optimizer):
-    """Steps the hidden matrices of a model by what `_move` makes of the orthogonal factor of their momentum, and the
+    """Steps the hidden matrices of a model by what `_update` makes of the orthogonal factor of their momentum, and the
     rest by AdamW.
 
     options: further entries of the matrices' group.
@@ -94,13 +98,12 @@ class Orthogonal(torch.optim.Optimizer):
         return {"muon_full_orth_updates": float(len(self._moved)), "muon_update_rms": rms}
 
     @abstractmethod
-    def _move(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> Tensor:
-        """Adds to the matrix what follows from the orthogonal factor of its direction, (m, n) in bf16 or fp32; returns
-        the Frobenius norm of what it added, without waiting for the device."""
+    def _update(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """What follows from the orthogonal factor of the matrix's direction, (m, n) in bf16 or fp32: the update to
+        subtract, (m, n), and the sizes of its rows, (m,) fp32; nothing waits for the device."""
 
-    def _direction(self, nesterov: Tensor) -> Tensor:
-        """What is orthogonalised, from Nesterov's momentum, which it may write to."""
-        return nesterov
+    def _prepare(self, directions: Tensor) -> None:
+        """Changes in place what is orthogonalised, Nesterov's momenta of which the greatest element is 1."""
 
     def _new_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """What is remembered of a parameter before its first step."""
@@ -121,44 +124,41 @@ class Orthogonal(torch.optim.Optimizer):
                 start += size
 
     def _step_matrices(self, matrices: list[Matrix], group: dict[str, Any]) -> None:
-        for shape, stack in stacks((m.weight.shape, m.weight.device, m) for m in matrices):
-            directions = (self._direction(nesterov(matrix, group["momentum"])) for matrix in stack)
-            for matrix, factor in zip(stack, factors(directions, len(stack), *shape), strict=True):
-                self._apply(matrix, factor, group)
+        for shape, stack in stacks((m.weight.shape, m.weight.device, (m,)) for m in matrices):
+            self._apply(stack, orthogonalise(self._directions(stack, *shape, group)), group)
 
-    def _apply(self, matrix: Matrix, factor: Tensor, group: dict[str, Any]) -> None:
-        matrix.weight.mul_(1 - group["lr"] * group["weight_decay"])
-        self._moved.append(self._move(matrix, factor, group))
-        self._elements += matrix.weight.numel()
+    def _directions(
+        self, stack: Sequence[Sequence[Matrix]], shape: torch.Size, device: torch.device, group: dict[str, Any]
+    ) -> Tensor:
+        """Takes the gradients into the momenta; the directions to orthogonalise, each of matrices side by side."""
+        dtype = torch.bfloat16 if machine.training_dtype(device).dtype == "bf16" else torch.float32
+        directions = torch.empty((len(stack), *shape), dtype=dtype, device=device)
+        for direction, matrices in zip(directions, stack, strict=True):
+            parts = zip(matrices, direction.chunk(len(matrices), dim=1), strict=True)
+            largest = [look_ahead_(m.momentum, m.gradient, group["momentum"], part) for m, part in parts]
+            scale(direction, torch.stack(largest).amax())
+        self._prepare(directions)
+        return directions
+
+    def _apply(self, stack: Sequence[Sequence[Matrix]], factors: Tensor, group: dict[str, Any]) -> None:
+        decay = 1 - group["lr"] * group["weight_decay"]
+        for factor, matrices in zip(factors, stack, strict=True):
+            for matrix, part in zip(matrices, factor.chunk(len(matrices), dim=1), strict=True):
+                self._moved.append(move_(matrix.weight, *self._update(matrix, part, group), decay))
+                self._elements += part.numel()
 
 
 def stacks(items: Iterable[tuple[torch.Size, torch.device, T]]) -> Iterator[tuple[Shape, list[T]]]:
-    """The items by shape and device, at most as many at a time as hold STACK_ELEMENTS."""
+    """The items by shape and device, as many at a time as are orthogonalised together."""
     by_shape: dict[Shape, list[T]] = {}
     for shape, device, item in items:
         by_shape.setdefault((shape, device), []).append(item)
     for (shape, device), members in by_shape.items():
-        count = max(1, STACK_ELEMENTS // shape.numel())
+        count = max(1, (CACHED_ELEMENTS if device.type == "cpu" else STACK_ELEMENTS) // shape.numel())
         for first in range(0, len(members), count):
             yield (shape, device), members[first : first + count]
 
 
-def nesterov(matrix: Matrix, momentum: float) -> Tensor:
-    """Takes the gradient into the momentum; Nesterov's look ahead from there, a new tensor."""
-    matrix.momentum.lerp_(matrix.gradient, 1 - momentum)
-    return matrix.gradient.lerp(matrix.momentum, momentum)
-
-
-def factors(directions: Iterable[Tensor], count: int, shape: torch.Size, device: torch.device) -> Tensor:
-    """The orthogonal factors (count, m, n) of `count` matrices (m, n) fp32, which it overwrites."""
-    dtype = torch.bfloat16 if machine.training_dtype(device).dtype == "bf16" else torch.float32
-    stack = torch.empty((count, *shape), dtype=dtype, device=device)
-    for row, direction in zip(stack, directions, strict=True):
-        row.copy_(direction.div_(torch.linalg.vector_norm(direction).clamp_min_(1e-30)))
-    return orthogonalise(stack)
-
-
-def norm(x: Tensor) -> Tensor:
-    """The Frobenius norm, a scalar in fp32."""
-    result: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32)
-    return result
+def scale(direction: Tensor, largest: Tensor) -> None:
+    """Divides in place by the greatest magnitude; zeros stay."""
+    direction.mul_(largest.clamp_min(1e-30).reciprocal())
