@@ -244,6 +244,32 @@ def test_states_of_both_dtypes_load_into_each_other_and_other_blocks_leave_the_c
     train(model, narrow, range(3, 5))
 
 
+def test_going_back_to_an_earlier_state_takes_its_credit_back() -> None:
+    model, optimizer = trained(3)
+    optimizer.set_credit(some_credit(optimizer))
+    train(model, optimizer, range(3, 4))
+    before, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    train(model, optimizer, range(4, 5))
+    scales = optimizer.state[model.out.weight]["scales"]
+    optimizer.set_credit(some_credit(optimizer, seed=6))
+    train(model, optimizer, range(5, 6))
+    assert not torch.equal(scales, optimizer.state[model.out.weight]["scales"])
+    model.load_state_dict(before)
+    load_state(optimizer, state)
+    train(model, optimizer, range(4, 5))
+    assert torch.equal(scales, optimizer.state[model.out.weight]["scales"])
+
+
+def test_forgotten_credit_leaves_no_trace() -> None:
+    (model, optimizer), (_, never) = trained(3), trained(4)
+    optimizer.set_credit(some_credit(optimizer))
+    train(model, optimizer, range(3, 4))
+    optimizer.forget_credit()
+    assert [state.keys() for state in optimizer.state.values()] == [state.keys() for state in never.state.values()]
+    train(model, optimizer, range(4, 5))
+    assert optimizer.metrics()["c3o_block_scaling_batches"] == 0
+
+
 def test_credit_may_come_before_the_first_step_and_survive_it() -> None:
     model, optimizer = trained(0)
     optimizer.set_credit(some_credit(optimizer))
