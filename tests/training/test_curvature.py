@@ -127,6 +127,20 @@ def test_labels_are_drawn_as_the_model_predicts_and_leave_everything_else_alone(
         assert float((frequencies - expected).abs().max()) < 4 * math.sqrt(0.25 / len(after))
 
 
+def test_labels_are_drawn_without_dropout():
+    model = build_model(decoder.build, small(decoder), 0, CPU).train()
+    one, two = (sampled_labels(model, FP32, text(words=61), torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, two)
+
+
+def test_a_sample_takes_as_many_of_the_batch_as_it_is_told(monkeypatch):
+    run, curvature = trainer(Bigrams(), text(rows=4, length=12), sophia_samples=3)
+    counts = []
+    monkeypatch.setattr(run.optimizer, "refresh", lambda count: counts.append(count) or 1.0)
+    run.fit()
+    assert counts == [3 * 12]
+
+
 @pytest.mark.parametrize("weight", [1.0, 0.1])
 @pytest.mark.parametrize("grad_clip", [0.0, 0.05])
 def test_a_small_step_keeps_its_promise_also_under_clipped_gradients_and_other_weights(grad_clip, weight):
