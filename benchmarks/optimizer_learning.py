@@ -55,9 +55,10 @@ class Arguments:
     seeds: int = 3
     steps: int = 500
     arms: tuple[str, ...] = ()
-    """Only these."""
+    """Only these and AdamW."""
     out: Path | None = None
-    """Append each run's figures to this file, one JSON object a line; runs that it has are not repeated."""
+    """Append each run's figures to this file, one JSON object a line; runs of as many steps that it has are not
+    repeated."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,17 @@ class Outcome:
 
 def main(words: Sequence[str]) -> int:
     arguments = tyro.cli(Arguments, args=words, prog="python -m benchmarks.optimizer_learning")
-    found = {_key(outcome): outcome for outcome in outcomes.read(arguments.out, Outcome)}
+    if unknown := [arm for arm in arguments.arms if arm not in ARMS]:
+        raise ValueError(f"--arms {', '.join(unknown)}: there is {', '.join(ARMS)}")
+    kept = outcomes.read(arguments.out, Outcome)
+    found = {_key(outcome): outcome for outcome in kept if outcome.curve[-1][0] == arguments.steps}
 
     def run(arm: str, lr: float, seed: int) -> None:
         if (arm, lr, seed) not in found:
             found[arm, lr, seed] = train_arm(arm, lr, seed, arguments.steps)
             outcomes.keep(arguments.out, found[arm, lr, seed])
 
-    for arm in arguments.arms or ARMS:
+    for arm in dict.fromkeys((REFERENCE, *(arguments.arms or ARMS))):
         rates = list(FIRST_RATES)
         while rates:
             run(arm, rates.pop(0), 0)

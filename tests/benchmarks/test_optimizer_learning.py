@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.optimizer_learning import ARMS, SETTINGS, Outcome, best_lr, next_rates, steps_to, table
+from benchmarks import optimizer_learning, outcomes
+from benchmarks.optimizer_learning import ARMS, SETTINGS, Outcome, best_lr, main, next_rates, steps_to, table
 from eco import recipe as recipes
 from eco.flags import from_mapping
 
@@ -34,6 +35,24 @@ def test_the_table_takes_the_best_rate_and_pairs_runs_of_one_seed():
     ]  # fmt: skip
     assert (best_lr("adamw", found), best_lr("muon", found)) == (1e-3, 2e-3)
     assert list(table(found))[-1] == "| muon | 0.002 | 3.000 (3.000, 3.000) | 0.50 (0.50, 0.50) | 1.00 |"
+
+
+def test_runs_of_other_lengths_are_repeated_and_the_reference_is_always_there(monkeypatch, tmp_path, capsys):
+    ran, file = [], tmp_path / "outcomes.jsonl"
+
+    def train_arm(arm, lr, seed, steps):
+        ran.append((arm, lr, steps))
+        return Outcome(arm, lr, seed, 1.0, [[0, 8.0], [steps, abs(lr - 0.002)]])
+
+    monkeypatch.setattr(optimizer_learning, "train_arm", train_arm)
+    outcomes.keep(file, outcome("muon", 0.001, 0, 8, 6))  # of 10 steps
+    outcomes.keep(file, Outcome("muon", 0.002, 0, 1.0, [[0, 8.0], [20, 0.0]]))
+    main(["--arms", "muon", "--seeds", "1", "--steps", "20", "--out", str(file)])
+    assert ran == [
+        (arm, lr, 20) for arm in ("adamw", "muon") for lr in (1e-3, 2e-3, 4e-3) if (arm, lr) != ("muon", 2e-3)
+    ]
+    with pytest.raises(ValueError, match="--arms moun: there is adamw, muon"):
+        main(["--arms", "moun"])
 
 
 @pytest.mark.parametrize("arm", ARMS)
