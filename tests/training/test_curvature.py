@@ -134,7 +134,7 @@ def test_labels_are_drawn_without_dropout():
 
 
 def test_a_sample_takes_as_many_of_the_batch_as_it_is_told(monkeypatch):
-    run, curvature = trainer(Bigrams(), text(rows=4, length=12), sophia_samples=3)
+    run, _ = trainer(Bigrams(), text(rows=4, length=12), sophia_samples=3)
     counts = []
     monkeypatch.setattr(run.optimizer, "refresh", lambda count: counts.append(count) or 1.0)
     run.fit()
