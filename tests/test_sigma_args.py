@@ -40,7 +40,8 @@ def test_the_shipped_profile_is_the_recipe_sigma():
     assert (recipe.train.device, recipe.train.require_cuda, recipe.train.steps) == ("cuda", True, 20000)
     assert recipe.output_dir.endswith("/runs/sigma_main") and recipe.checkpoint.directory.endswith("/checkpoints")
     plain = recipes.load(name)
-    assert recipe.model.model_copy(update={"chunk": 16}) == plain.model, "shorter chunks are faster at rank 4"
+    # Shorter chunks are faster at rank 4; a threshold of 1 % would give all activations 8 bits.
+    assert recipe.model.model_copy(update={"chunk": 16, "instant_error_threshold": 0.05}) == plain.model
     own, optimizer = plain.optimizer, recipe.optimizer
     assert (own.name, optimizer.name) == ("adamw", "c3o")
     assert (optimizer.lr, optimizer.weight_decay) == (own.lr, own.weight_decay)

@@ -17,7 +17,8 @@ _FLAGS = [
     # Not -ffast-math: a NaN must stay one, and sums have a fixed order.
     *("-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", f"-I{Path(__file__).parent}"),
 ]
-_TIMEOUT_S = 120
+_TIMEOUT_S = 600
+"""Of the compiler: half a minute of an idle core, minutes on a busy machine."""
 _CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).eco_check())"
 
 

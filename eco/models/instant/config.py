@@ -29,7 +29,7 @@ class InstantConfig(LanguageModelConfig):
         64, "Rank of the part of compressed activations that is kept in full.", flat="instant-comp-dim", gt=0
     )
     instant_error_threshold: float = setting(
-        0.01, "Relative error above which 4 bits become 8.", flat="instant-error-threshold", gt=0
+        0.05, "Relative error above which activations get more than 4 bits.", flat="instant-error-threshold", gt=0
     )
     instant_reversible_iters: int = setting(
         8, "Most iterations of an inversion in mode fixed_point.", flat="instant-reversible-iters", gt=0

@@ -16,7 +16,7 @@ from eco.models.instant.storages import Memory, Storages, address, whole
 _LEAST_BYTES = 64 * 1024
 _STATISTICS = 16
 """Tensors with less than a 16th of the numbers of the largest are statistics of rows."""
-_NARROW = 32
+_NARROW = 64
 """An fp32 tensor with shorter rows holds angles or decays, summed over time: 5 % of such a sum is no small error."""
 _WIDEST_ROW, _FEWEST_ROWS = 8192, 128
 """Of a matrix whose rows have directions; what looks wider or flatter has whole sequences as its rows."""

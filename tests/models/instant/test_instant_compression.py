@@ -108,6 +108,19 @@ def test_three_fifths_saved_and_the_gradient_kept(case: str, bf16: bool) -> None
     assert metrics["instant_error_threshold"] == THRESHOLD
 
 
+@pytest.mark.parametrize("bf16", [True, False], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("state", [64, 128])
+def test_what_steers_a_scan_stays_exact(state: int, bf16: bool) -> None:
+    """Of a Mamba block, angles and decays add up over time: rounded, they would turn the gradient round."""
+    model, used = model_of(SIGMA.model_copy(update={"state": state})), compressor()
+    for seed in range(2):
+        _, exact = gradient_of(model, (0, 1), None, bf16=bf16, seed=seed)
+        _, found = gradient_of(model, (0, 1), used, bf16=bf16, seed=seed)
+        assert cosine(found, exact) > 0.99
+        assert used.bytes_kept < 0.5 * used.bytes_seen
+        used.end_step()
+
+
 def test_a_lower_threshold_takes_more_bytes_and_gives_a_better_gradient() -> None:
     model = model_of(DECODER)
     _, exact = gradient_of(model, (), None, bf16=False)
