@@ -11,7 +11,7 @@ from eco.training.checkpoint import Checkpoints
 PROFILE = ["@train_sigma_args.txt", "--preset", "tiny", "--device", "cpu", "--no-require-cuda"]
 PROFILE += ["--data-backend", "local", "--no-resume"]
 
-ACTIVE = {"mamba_scan", "mamba_rotation", "diff_mla", "moe", "rib", "bitlinear", "c3o_credit"}
+ACTIVE = {"mamba_scan", "mamba_rotation", "diff_mla", "moe", "rib", "bitlinear", "c3o_credit", "instant"}
 """Features of the profile that the ledger must name; others that it names must act too."""
 
 
@@ -22,15 +22,14 @@ def trained(folder, steps, *words):
     return rows, {entry.step for entry in Checkpoints(folder / "checkpoints").entries()}
 
 
-def check_features(folder, row):
+def check_features(row):
     enabled = {
         name.removeprefix("feature_").removesuffix("_enabled"): value
         for name, value in row.items()
         if name.startswith("feature_") and name.endswith("_enabled")
     }
     active = {name for name, on in enabled.items() if on}
-    instant = recipes.load(str(folder / "runs" / "sigma_main")).model.instant_enabled
-    assert active >= ACTIVE | ({"instant"} if instant else set())
+    assert active >= ACTIVE
     assert {
         name: row[f"feature_{name}_effective_calls"] for name in active if not row[f"feature_{name}_evidence"]
     } == {}
@@ -45,7 +44,7 @@ def test_twelve_steps_of_the_profile(corpus, tmp_path, monkeypatch, capfd):
     rows, checkpoints = trained(tmp_path, 12, *words, "--tokenizer.vocab_size", "320", "--eval-windows", "2")
     assert [row["step"] for row in rows] == list(range(13))
     assert checkpoints == {6, 12}
-    check_features(tmp_path, rows[-1])
+    check_features(rows[-1])
     assert recipes.load(str(tmp_path / "runs" / "sigma_main")).optimizer.name == "c3o"
 
 
@@ -56,5 +55,5 @@ def test_a_hundred_and_thirty_steps_of_the_profile(tmp_path, monkeypatch, capfd)
     assert [row["step"] for row in rows] == list(range(131))
     assert checkpoints >= {65, 130}
     assert (tmp_path / "checkpoints" / "step_00000130").is_dir()
-    check_features(tmp_path, rows[-1])
+    check_features(rows[-1])
     assert rows[-1]["val_loss"] < 0.8 * rows[0]["val_loss"], "and it learns"
