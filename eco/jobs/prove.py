@@ -104,7 +104,8 @@ def prove_features(
     """Proves one feature after the other. folder: for what is finished and the report. say: is told how it goes.
 
     Raises:
-        ValueError: there are too few seeds for an interval, or a run failed; the message says where its log is.
+        ValueError: there are too few seeds for an interval, the folder cannot be written, or a run failed or diverged;
+            the message says where its log is.
     """
     if seeds < 2:
         raise ValueError(f"--seeds {seeds}: an interval needs at least 2")
@@ -122,8 +123,15 @@ class _Trial:
     ) -> None:
         self.name, self.flags, self.feature, self.folder = recipe, flags, feature, folder
         self.recipe = feature.switched_on(recipe, flags)
+        self._metric = SOLVED if isinstance(self.recipe.data, PuzzleConfig) else BITS
         self._say = say
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write to {folder}: {error.strerror or error}; choose another folder with --output-dir, or "
+                "change its permissions"
+            ) from error
 
     def prove(self, seeds: int, equal: Equal) -> Proof:
         """The story: pilot, a pair of runs for each seed, what they say."""
@@ -134,14 +142,13 @@ class _Trial:
         self._say(f"{self.feature.name}: {cost}{steps} steps on, {steps_off} off")
         pairs = [self._pair(seed, steps, steps_off) for seed in range(seeds)]
         on, off = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        metric = SOLVED if isinstance(self.recipe.data, PuzzleConfig) else BITS
         counter = f"feature_{self.feature.counted_as}"
         return Proof(
             feature=self.feature.name,
             what=self.feature.what,
-            metric=metric,
-            on=tuple(outcome.last[metric] for outcome in on),
-            off=tuple(outcome.last[metric] for outcome in off),
+            metric=self._metric,
+            on=tuple(outcome.last[self._metric] for outcome in on),
+            off=tuple(outcome.last[self._metric] for outcome in off),
             steps_on=steps,
             steps_off=steps_off,
             time_ratio=mean(map(self._cost, on)) / mean(map(self._cost, off)),
@@ -177,6 +184,12 @@ class _Trial:
         on = self._run(f"seed-{seed}-on", switched_on, seed=seed, steps=steps, start=start)
         off = self._run(f"seed-{seed}-off", switched_off, seed=seed, steps=steps_off, start=start)
         self._weights(seed).unlink(missing_ok=True)
+        for arm, outcome in (("on", on), ("off", off)):
+            if outcome.last[self._metric] is None:  # as metrics.jsonl has what is not finite
+                raise ValueError(
+                    f"the run of seed-{seed}-{arm} ended without a finite {self._metric}, so there is nothing to "
+                    f"compare; a lower --lr often mends it (log: {self.folder / f'seed-{seed}-{arm}.log'})"
+                )
         return on, off
 
     def _run(
@@ -199,7 +212,7 @@ class _Trial:
         if (kept := Outcome.kept(path, key)) is not None:
             return kept
         self._say(f"{self.feature.name}: {arm}, {steps} steps")
-        if start is not None and not self._weights(seed).exists():
+        if start is not None:  # anew for each arm: what a stopped proof left there may be of another recipe
             _save_initial(start, self._weights(seed))
         rmtree(self.folder / arm, ignore_errors=True)
         recipes.save(recipe, self.folder / f"{arm}.yaml")

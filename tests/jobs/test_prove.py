@@ -76,8 +76,10 @@ def test_the_command_proves_what_acts_and_not_what_does_nothing(tiny, tmp_path, 
 
 
 def test_knobs_that_matter_while_it_is_off_are_caught(tiny, tmp_path, inside):
-    _, difference = trial(tiny, average(knobs={"optimizer.lr": 0.02}), tmp_path)._pilot("steps")
+    turned = average(knobs={"optimizer.lr": 0.02}, modules=("eco.nothing",))
+    _, difference = trial(tiny, turned, tmp_path)._pilot("steps")
     assert "with its knobs turned the loss of step 2 is" in difference
+    assert [task.locked for task in inside] == [(), ("eco.nothing",)], "its modules are locked out of the second"
     _, difference = trial(tiny, average(knobs={"optimizer.lr": -1.0}), tmp_path)._pilot("steps")
     assert "greater than" in difference, "nor may they be refused"
 
@@ -123,6 +125,38 @@ def test_what_is_finished_is_kept_until_the_recipe_changes(tiny, tmp_path, insid
     assert (again[0].losses, again[0].weights) == (once[0].losses, once[0].weights)
     changed = trial(tiny, table()["ema"], tmp_path, [*STEPS, *from_mapping({"optimizer.lr": 0.02})])
     assert changed._pair(1, 4, 4)[0].losses != once[0].losses and len(inside) == 5
+
+
+def test_weights_that_a_stopped_proof_left_are_not_those_of_another_recipe(tiny, tmp_path, inside):
+    stopped, changed = tmp_path / "stopped", [*STEPS, *from_mapping({"train.seed": 7})]
+    start = trial(tiny, table()["ema"], stopped)._recipe(table()["ema"].switched_on, "seed-0-on", 0, 4)
+    prove._save_initial(start, stopped / "seed-0.safetensors")
+    pairs = [trial(tiny, table()["ema"], folder, changed)._pair(0, 4, 4) for folder in (stopped, tmp_path / "new")]
+    assert [arm.losses for arm in pairs[0]] == [arm.losses for arm in pairs[1]]
+
+
+def test_a_run_that_diverges_is_named(tiny, tmp_path, monkeypatch):
+    ends = {"on": 2.0, "off": None}
+
+    def run(self, arm_name, *_, **__):
+        last = {"val_bits_per_byte": ends[arm_name.rpartition("-")[2]]}
+        return arm.Outcome("", (2.0,), "a", (1.0,), (1.0,), last, 1)
+
+    monkeypatch.setattr(prove._Trial, "_run", run)
+    with pytest.raises(ValueError, match=r"seed-3-off ended without a finite val_bits_per_byte.*lower --lr"):
+        trial(tiny, table()["ema"], tmp_path)._pair(3, 4, 4)
+
+
+def test_a_seed_is_that_of_weights_and_of_the_order_of_the_text(tiny, tmp_path):
+    own = recipes.load(tiny)
+    seeded = trial(tiny, table()["ema"], tmp_path)._recipe(table()["ema"].switched_on, "on", seed=3, steps=4)
+    assert (seeded.train.seed, seeded.data.seed) == (own.train.seed + 3, own.data.seed + 3)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tiny, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write to .*file/runs.*--output-dir"):
+        trial(tiny, table()["ema"], tmp_path / "file" / "runs")
 
 
 def test_a_killed_proof_leaves_no_run_behind_and_goes_on(tiny, tmp_path, inside):
@@ -173,6 +207,7 @@ def test_of_puzzles_solved_more_is_better():
 
 def test_compute_that_was_not_equal_is_remarked_on(tmp_path):
     fair = Proof("x", "", "val_bits_per_byte", (2.0, 2.1), (2.1, 2.3), 60, 75, 1.27, 1, 1, 3, 0.1, "")
+    assert fair.effect.value == pytest.approx(0.15) and fair.effect.low < 0 < fair.effect.high, "fewer bits are better"
     dear = replace(fair, feature="y", time_ratio=1.75)
     remarks = Report("tiny", 2, "compute", [fair, dear], tmp_path).remarks()
     assert len(remarks) == 1 and remarks[0].startswith("y: the runs with it had 1.40 of the compute")
