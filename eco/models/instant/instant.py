@@ -71,19 +71,20 @@ class Instant:
     def run(
         self, blocks: Sequence[tuple[SubLayer, SubLayer]], x: Tensor, keep: bool
     ) -> tuple[Tensor, Tensor | None, Further]:
-        """x (B, T, D) fp32 through all blocks.
+        """x (B, T, D) through all blocks.
 
-        keep: there will be a backward pass. Returns the residual stream as a sum of one or two parts, and the further
-        outputs of all sub-layers.
+        keep: there will be a backward pass. Returns the residual stream in x's dtype as a sum of one or two parts, and
+        the further outputs of all sub-layers.
         """
         streams = self._streams(x)
         further: Further = ()
         for segment in self.segments:
-            sublayers = [sublayer for pair in blocks[segment.first : segment.end] for sublayer in pair]
+            pairs = blocks[segment.first : segment.end]
+            sublayers = [sublayer.reading(x.dtype) for pair in pairs for sublayer in pair]
             with self.watch(segment.first) if keep else nullcontext():
                 streams, more = self._run(segment.first, sublayers, streams, keep and not segment.compressed)
             further += more
-        return streams[0], streams[1] if len(streams) > 1 else None, further
+        return streams[0].to(x.dtype), streams[1].to(x.dtype) if len(streams) > 1 else None, further
 
     def inversion_error(self, block: int, sublayers: Sequence[SubLayer], x: Tensor) -> float:
         """How exactly a backward pass finds the input x (B, T, D) fp32 of a block again: relative to x."""
@@ -141,7 +142,7 @@ class Instant:
         if self.mode == "coupling":
             x = on_grid(x)
             return x, x
-        return (unit_stream(x) if self.mode == "fixed_point" else x,)
+        return (unit_stream(x.to(torch.promote_types(x.dtype, torch.float32))) if self.mode == "fixed_point" else x,)
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self._compressor is None else self._compressor.state_dict()

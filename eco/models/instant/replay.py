@@ -28,6 +28,11 @@ class SubLayer(NamedTuple):
             parameters += [part] if isinstance(part, nn.Parameter) else part.parameters()
         return cls(run, tuple(parameters))
 
+    def reading(self, dtype: torch.dtype) -> "SubLayer":
+        """The same on a stream that is cast to `dtype` first: weights in bf16 without autocast take no fp32."""
+        run = self.run
+        return self._replace(run=lambda x: run(x.to(dtype)))
+
 
 class Replay:
     """Makes further runs of a sub-layer repeat the first: its random numbers, its precision, its pinned decisions."""

@@ -91,6 +91,37 @@ def test_a_decoder_of_two_streams_has_no_fused_step():
     assert small("decoder", instant_mode="checkpoint").fused_step() is not None
 
 
+@pytest.mark.parametrize("name", ["sigma-plain", "decoder"])
+@pytest.mark.parametrize("mode", ["coupling", "checkpoint", "fixed_point"])
+def test_weights_in_bf16_compute_without_autocast(name, mode):
+    """As `from_pretrained(dtype=torch.bfloat16)` has them. Plain: ternary weights make jumps of rounding."""
+    model = small(name, instant_mode=mode).eval()
+    tokens = some_tokens()[:, :-1]
+    with torch.no_grad():
+        exact, found = model(tokens), model.bfloat16()(tokens)
+    assert found.dtype == torch.bfloat16
+    assert (found - exact).norm() < 0.1 * exact.norm()
+    model.train().training_step({"tokens": tokens, "targets": tokens}).losses["lm"].backward()
+    assert all(p.grad.dtype == torch.bfloat16 and p.grad.isfinite().all() for p in model.blocks[0].parameters())
+
+
+def test_with_micro_batches_the_evidence_of_compression_is_that_of_one():
+    model = small("decoder", instant_compress="all", context=256)
+    total_loss(model, some_tokens(64)).backward()
+    one = model.evidence()["instant"]
+    total_loss(model, some_tokens(64)).backward()
+    assert one > 0 and model.evidence()["instant"] == pytest.approx(one, rel=0.1)
+
+
+def test_outside_of_training_compression_learns_nothing():
+    model = small("decoder", instant_compress="all", context=256).eval()
+    total_loss(model, some_tokens(64)).backward()
+    assert model.instant.state_dict()["slots"] == {}
+    model.train()
+    total_loss(model, some_tokens(64)).backward()
+    assert model.instant.state_dict()["slots"] != {}
+
+
 @pytest.mark.parametrize("name", ["sigma", "sigma-dropout", "decoder", "decoder-dropout"])
 def test_checkpoint_gives_the_losses_and_gradients_of_off(name):
     plain, again = small(name), small(name, instant_mode="checkpoint")
