@@ -105,11 +105,12 @@ def neighbours(
     one name in modules of one class, of one shape, that stack the same matrices.
     """
     kinds: dict[tuple[Any, ...], list[nn.Parameter]] = {}
+    left = dict(blocks)  # a weight that several modules share is there once
     for module in model.modules():
         for name in getattr(module, "attention_inputs", ()):
             weight = getattr(module, name).weight
-            if weight in blocks:
-                kinds.setdefault((type(module), name, weight.shape, blocks[weight]), []).append(weight)
+            if weight in left:
+                kinds.setdefault((type(module), name, weight.shape, left.pop(weight)), []).append(weight)
     return [pair for weights in kinds.values() for pair in list(pairwise(weights))[::2]]
 
 

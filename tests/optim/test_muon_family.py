@@ -265,6 +265,22 @@ def test_teon_leaves_the_last_of_three_layers_to_muon() -> None:
     assert same == [False, False, True]
 
 
+def test_teon_pairs_four_layers_two_by_two_and_a_shared_weight_once() -> None:
+    def step(model: Stack) -> tuple[list[tuple[int, ...]], float]:
+        optimizer = teon.build(teon.Config(), model)
+        for number, parameter in enumerate(model.parameters()):
+            parameter.grad = draw(parameter, number)
+        optimizer.step()
+        places = {weight: place for place, weight in enumerate(dict.fromkeys(m.qkv.weight for m in model.layers))}
+        pairs = [tuple(places[weight] for weight in pair) for pair in optimizer._pairs]
+        return pairs, optimizer.metrics()["teon_groups"]
+
+    assert step(Stack(4)) == ([(0, 1), (2, 3)], 2 * len(ROWS))
+    shared = Stack(4)
+    shared.layers[1].qkv.weight = shared.layers[0].qkv.weight
+    assert step(shared) == ([(0, 1)], len(ROWS)), "three weights: the last is alone"
+
+
 def test_teon_measures_how_far_neighbours_agree() -> None:
     one, other = numbers(torch.Size((12, 20)), 1), numbers(torch.Size((12, 20)), 2)
     shared = numbers(torch.Size((20,)), 3)
