@@ -93,7 +93,7 @@ class C3O(torch.optim.Optimizer):
     """Steps every parameter that has a gradient.
 
     groups: as `build` makes them; parameters fp32 and contiguous.
-    blocks: parameter -> (blocks + 1,) int64, where its blocks begin, see `eco.optim.parts.blocks`.
+    blocks: parameter with elements -> (blocks + 1,) int64, where its blocks begin, see `eco.optim.parts.blocks`.
     gain: log of the scale of a block with a credit of one; 0 sets all scales to 1 whatever their credit. A setting, not
         state: who changes it in a run sets it again after a resume.
     dtype: of the means, fp32 or bf16.
@@ -124,7 +124,7 @@ class C3O(torch.optim.Optimizer):
         assert closure is None, "the gradients are there before the step"
         self._moved = []
         for number, (group, parameter) in enumerate(self._members()):
-            if parameter.grad is None:
+            if parameter.grad is None or not parameter.numel():
                 continue
             state = self._state_of(parameter)
             state["step"] += 1

@@ -98,6 +98,13 @@ def test_frozen_parameters_have_none_and_tied_ones_are_there_once() -> None:
     assert set(blocks_of(model)) == {p for p in model.parameters() if p.requires_grad}
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3), (0,)])
+def test_a_parameter_without_elements_has_none(shape: tuple[int, ...]) -> None:
+    module = nn.Linear(4, 4)
+    module.empty = nn.Parameter(torch.zeros(shape))
+    assert set(blocks_of(module)) == {module.weight, module.bias}
+
+
 def test_units_that_do_not_add_up_are_refused_with_the_numbers() -> None:
     model = nn.Sequential(nn.Linear(4, 12))
     model[0].unit_rows = (4, 4)  # type: ignore[assignment]

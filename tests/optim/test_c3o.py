@@ -177,6 +177,19 @@ def test_more_credit_moves_a_block_more_and_the_norm_stays(path: None) -> None:
     assert ((scales.square() * norms).sum() / norms.sum()).item() == pytest.approx(1, rel=1e-5)
 
 
+def test_a_parameter_without_elements_is_left_alone(path: None) -> None:
+    (plain, without), model = trained(3), Net()
+    model.empty = nn.Parameter(torch.zeros(3, 0))
+    optimizer = c3o.build(CONFIG, model)
+    for step in range(3):
+        model.empty.grad = torch.zeros(3, 0)
+        optimizer.zero_grad(set_to_none=False)
+        model.loss(step).backward()
+        optimizer.step()
+    assert torch.equal(plain.heads.weight, model.heads.weight) and torch.equal(plain.gate, model.gate)
+    assert optimizer.metrics() == without.metrics() and model.empty not in optimizer.state
+
+
 @pytest.mark.parametrize("reason", ["gain", "threshold", "zero"])
 def test_credit_that_is_muted_changes_no_bit(path: None, reason: str) -> None:
     (plain, without), (model, optimizer) = trained(3), trained(3)

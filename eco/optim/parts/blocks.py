@@ -13,6 +13,7 @@ def blocks_of(model: nn.Module, size: int = 4096) -> dict[nn.Parameter, Tensor]:
     A layer that knows its units tells the rows of each in `unit_rows`: the heads of an attention's queries, keys and
     values, the heads of a Mamba layer's input, the matrices of each expert. Each of them is a block, whatever its size.
     Elsewhere a block is as many whole rows as fit into `size` elements, or `size` elements where one row does not fit.
+    A parameter without elements has no block and is left out.
 
     Raises:
         ValueError: `unit_rows` does not add up to the rows of the weight.
@@ -24,7 +25,7 @@ def blocks_of(model: nn.Module, size: int = 4096) -> dict[nn.Parameter, Tensor]:
             if sum(rows) != len(weight):
                 raise ValueError(f"{name}.unit_rows is {rows}, but the weight has {len(weight)} rows")
             units[weight] = rows
-    return {p: _offsets(p, units.get(p, ()), size) for p in model.parameters() if p.requires_grad}
+    return {p: _offsets(p, units.get(p, ()), size) for p in model.parameters() if p.requires_grad and p.numel()}
 
 
 def _offsets(parameter: nn.Parameter, unit_rows: Sequence[int], size: int) -> Tensor:
