@@ -112,7 +112,7 @@ class Trainer:
         Raises:
             NonFiniteLoss: see NONFINITE_IN_A_ROW.
             ValueError: the recipe weighs a loss that the model does not have.
-            RuntimeError: out of memory with a micro-batch of one sample.
+            RuntimeError: out of memory with a micro-batch of one sample, or after the gradients were there.
         """
         self.model.train()
         with GracefulStop() as signals:
@@ -149,9 +149,12 @@ class Trainer:
         """One step, with the answers to a lack of memory and to a loss that is not finite; None: went back."""
         with self.phases("data"):
             batch = self.feed.next(self.carry)
-        while (row := self._step_unless_out_of_memory(batch)) is None:
+        before = self.carry
+        while (row := self._gradients_unless_out_of_memory(batch)) is None:
             self.micro_batch = max(1, self.micro_batch // 2)
             self._note(f"out of memory: the micro-batch is now {self.micro_batch} samples, accumulated more often")
+        with self.phases("train"):
+            self._update(batch, row, before)
         self.step += 1
         self.tokens += batch["tokens"].numel() * self.world.size
         if row["skipped"]:
@@ -172,10 +175,10 @@ class Trainer:
         if isinstance(self.optimizer, Measured):
             row.update(self.optimizer.metrics())
 
-    def _step_unless_out_of_memory(self, batch: Batch) -> Row | None:
+    def _gradients_unless_out_of_memory(self, batch: Batch) -> Row | None:
         try:
             with self.phases("train"):
-                return self._step(batch)
+                return self._gradients(batch)
         except RuntimeError as error:  # torch.OutOfMemoryError on GPUs; the CPU allocator has no type of its own
             if not is_out_of_memory(error) or self.micro_batch == 1:
                 raise
@@ -183,11 +186,11 @@ class Trainer:
             torch.cuda.empty_cache()
         return None
 
-    def _step(self, batch: Batch) -> Row:
+    def _gradients(self, batch: Batch) -> Row:
+        """The first half of a step, which moves no weight: gradients, not yet clipped, and the row with the losses."""
         with self.phases("zero_grad"):
             self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(self._dropout_seed())
-        before = self.carry
         losses, metrics = self._accumulate(batch)
         factor = learning_rate_factor(self.config, self.step, batch["tokens"].numel() * self.world.size)
         for group in self.optimizer.param_groups:
@@ -195,6 +198,13 @@ class Trainer:
         row: Row = {"loss": float(losses.pop("total")), "lr": self.optimizer.param_groups[0]["lr"]}
         row.update({f"loss/{name}": float(value) for name, value in losses.items()})
         row.update({name: float(value) for name, value in metrics.items()})
+        return row
+
+    def _update(self, batch: Batch, row: Row, before: Carry | None) -> None:
+        """The other half: clips and updates; outside of what a lack of memory repeats, for it may stop half way.
+
+        before: the carry that the step began with.
+        """
         with self.phases("opt_step"):
             self.precision.scaler.unscale_(self.optimizer)
             evidence = self.model.evidence()
@@ -213,7 +223,6 @@ class Trainer:
                     self.ledger.count(name, strength)
             self.precision.scaler.update()
             self.model.after_step(self.world.average)
-        return row
 
     def _accumulate(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float | Tensor]]:
         """Gradients of the whole batch in `.grad`; the mean of every loss, and the metrics."""

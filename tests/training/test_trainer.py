@@ -89,6 +89,20 @@ def test_out_of_memory_with_one_sample_is_an_error():
         trainer(Toy(largest_batch=0)).fit()
 
 
+def test_out_of_memory_in_the_optimizers_step_is_an_error_and_not_repeated():
+    """It may have moved half of the weights: a second step of the same batch would be another one."""
+    run, calls = trainer(), []
+
+    def step():
+        calls.append(run.micro_batch)
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
+
+    run.optimizer.step = step
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        run.fit()
+    assert calls == [8] == [run.micro_batch] and run.step == 0
+
+
 def test_a_step_with_a_nan_loss_is_skipped_and_counted():
     model, rows = Toy(), Rows()
     run = trainer(model, source(8, poison=range(2, 3)), callbacks=[rows])
