@@ -77,7 +77,7 @@ class LanguageWork(Work):
 
     def fit(self) -> dict[str, Any]:
         return {
-            "model": self.model.config.model_dump(mode="json"),
+            "model": self.model.config.fit(),
             "tokenizer": self._data.tokenizer.digest,
             "optimizer": self._recipe.optimizer.name,
             "precision_scaler": self._recipe.train.precision == "fp16",

@@ -51,6 +51,10 @@ class LanguageModelConfig(ModelConfig):
         """With what is left to the tokenizer filled in: its size, and in some architectures its token `end` of text."""
         return self if self.vocab_size else self.model_copy(update={"vocab_size": vocab_size})
 
+    def fit(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with a model that goes on from it, as plain data."""
+        return self.model_dump(mode="json")
+
 
 @dataclass
 class StepOutput:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from small_run import TINY, read_rows
 
 import eco as package
+from eco.training.manifest import Manifest
 
 SIGMA = """
 model:
@@ -67,7 +68,7 @@ def test_it_saves_and_goes_on_bit_identically(small, tmp_path, way):
     if way in ("coupling", "fixed_point"):
         assert last["instant_reversible_rel_error"] < 0.05 and last["instant_inversion_rel_residual"] < 0.05
     if "compressed" in way:
-        assert last["instant_compression_ratio"] > 1 and last["instant_error_threshold"] == 0.01
+        assert last["instant_compression_ratio"] > 1 and last["instant_error_threshold"] == 0.05
     again = shutil.copytree(whole, tmp_path / "again")
     for later in sorted((again / "checkpoints").glob("step_*"))[1:]:
         shutil.rmtree(later)
@@ -81,6 +82,20 @@ def test_it_saves_and_goes_on_bit_identically(small, tmp_path, way):
     assert package.load(whole).generate("def ", max_new_tokens=4) == package.load(again).generate(
         "def ", max_new_tokens=4
     )
+
+
+def test_a_run_goes_on_with_what_changes_no_forward_pass_or_without_it(small, tmp_path):
+    """Also one of a version that had no INSTANT, whose checkpoints say nothing of it."""
+    run = tmp_path / "run"
+    for steps, settings in ((4, {}), (5, {"instant_compress": "all"}), (6, {"instant_mode": "checkpoint"}), (7, {})):
+        package.train(
+            small, {f"model.{k}": v for k, v in settings.items()} | {"train.steps": steps, "output_dir": str(run)}
+        )
+        assert read_rows(run)[-1]["step"] == steps
+    checkpoint = sorted((run / "checkpoints").glob("step_*"))[-1]
+    assert not any(name.startswith("instant") for name in Manifest.read(checkpoint).fit["model"])
+    with pytest.raises(ValueError, match=r"model.instant_mode is absent in the checkpoint and coupling in the recipe"):
+        train(small, run, instant_mode="coupling")
 
 
 def test_checkpoint_is_the_function_of_off(small, tmp_path):

@@ -30,7 +30,7 @@ def apply_instant(model: LanguageModel) -> dict[str, float]:
     kinds = [attention for attention, treated in zip(config.attention_blocks, chosen, strict=True) if treated]
     instant.figures = {"instant_patched_mamba": float(kinds.count(False)), "instant_patched_mla": float(sum(kinds))}
     weightless = model.embedding.weight.is_meta  # from_pretrained of transformers fills it later
-    if config.instant_mode in ("coupling", "fixed_point") and not weightless:
+    if config.instant_is_function and not weightless:
         instant.figures["instant_reversible_rel_error"] = error = _inversion_error(model, instant)
         if not error <= GREATEST_ERROR:
             raise RuntimeError(

@@ -1,6 +1,6 @@
 """Settings of INSTANT, the saving of activation memory in training."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -38,6 +38,16 @@ class InstantConfig(LanguageModelConfig):
     @property
     def instant_enabled(self) -> bool:
         return self.instant_mode != "off" or self.instant_compress != "none"
+
+    @property
+    def instant_is_function(self) -> bool:
+        """Whether the mode changes what the model computes, and not only what its backward pass keeps."""
+        return self.instant_mode in ("coupling", "fixed_point")
+
+    def fit(self) -> dict[str, Any]:
+        """Without what changes no forward pass: a run may go on with it or without it."""
+        facts = {name: value for name, value in super().fit().items() if not name.startswith("instant_")}
+        return {**facts, "instant_mode": self.instant_mode} if self.instant_is_function else facts
 
     @property
     def attention_blocks(self) -> list[bool]:
