@@ -32,7 +32,6 @@ def open_credit(recipe: Recipe, work: Work, optimizer: torch.optim.Optimizer, pr
     def windows(index: int, count: int) -> Batch:
         return {name: tensor.to(precision.device) for name, tensor in text.batch(index, count).items()}
 
-    probe = Probe(work.model, precision, recipe.train.batch_size)
     exact = Probe(work.model, Precision("fp32", precision.device), rows=1)
     compared = {p for p, role in roles(work.model).items() if role not in (Role.EMBEDDING, Role.HEAD)}
-    return Credit(optimizer, probe, exact, windows, compared, recipe.credit, recipe.train.seed)
+    return Credit(optimizer, exact, windows, compared, recipe.credit, recipe.train.seed)

@@ -82,7 +82,7 @@ def measured(optimizer: C3O, model: Model, probe: Probe, windows: Batch, blocks:
         credits.append(probe.loss(windows) - whole)
         weights.copy_(kept)
     model.weights_changed()
-    return torch.tensor(credits, dtype=torch.float64)
+    return torch.tensor(credits, dtype=torch.float64, device=parameters[0].device)
 
 
 def spread_sample(credit: Tensor, count: int, dice: torch.Generator) -> list[int]:

@@ -38,7 +38,8 @@ class Credit(Callback):
     steps within tensors and not between them, cut at +-`clip`, and averaged over the measurements; a mean that its own
     spread does not tell from 0 counts as 0. A tensor of one block has nothing to compare.
 
-    Under torchrun every process measures on the same windows and comes to the same credit.
+    Under torchrun every process measures on the same windows, and what counts is the mean of their findings: one that
+    rounds otherwise would scale otherwise, and the weights would drift apart.
     Evidence: standard deviation of the scales that the update in hand was made with.
     """
 
@@ -48,7 +49,6 @@ class Credit(Callback):
     def __init__(
         self,
         optimizer: C3O,
-        probe: Probe,
         exact: Probe,
         windows: Callable[[int, int], Batch],
         compared: Set[nn.Parameter],
@@ -69,7 +69,7 @@ class Credit(Callback):
             raise ValueError("c3o credit compares the blocks of a tensor, and none has two; lower --c3o-block-size")
         device = next(iter(optimizer.blocks)).device
         self.config = config
-        self._optimizer, self._probe, self._exact, self._windows = optimizer, probe, exact, windows
+        self._optimizer, self._exact, self._windows = optimizer, exact, windows
         self._seed = seed
         self._granted = optimizer.gain
         self._blocks = torch.tensor(counts, device=device)
@@ -86,12 +86,15 @@ class Credit(Callback):
             return
         windows = self._windows(step // config.every * config.windows, config.windows)
         tokens = batch["tokens"].numel() * trainer.world.size
-        guess = predicted(self._optimizer, self._probe, windows, tokens)
+        probe = Probe(trainer.model, trainer.precision, trainer.micro_batch)
+        guess = predicted(self._optimizer, probe, windows, tokens)
+        trainer.world.average(guess)
         self._remember(guess)
         if self._count == FEWEST or step % config.audit_every < config.every:
             dice = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
             blocks = spread_sample(guess.credit, config.audit_blocks, dice)
             found = measured(self._optimizer, trainer.model, self._exact, windows, blocks)
+            trainer.world.average([found])
             self._judge(correlation(guess.credit[blocks], found))
         scores, t = self._scores()
         self._hand_over(scores)
@@ -154,13 +157,14 @@ class Credit(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "count": self._count, "mean": self._mean, "square": self._square,
+            "blocks": self._blocks, "count": self._count, "mean": self._mean, "square": self._square,
             "usual_gain": self._usual_gain, "correlation": self._correlation,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what was measured, unless the blocks are others now."""
-        if len(state["mean"]) != len(self._mean):
+        """Takes over what was measured; if the blocks are others now, measuring begins anew, also for the optimizer."""
+        if state["blocks"].tolist() != self._blocks.tolist():
+            self._optimizer.forget_credit()
             return
         self._count, self._usual_gain = state["count"], state["usual_gain"]
         self._mean.copy_(state["mean"])

@@ -8,7 +8,10 @@ from test_resume import STEPS, assert_equal_runs, flags, losses, start_and_kill
 import eco as package
 from eco import recipe as recipes
 from eco.evaluation.held_out import spread
+from eco.jobs.credit import open_credit
 from eco.jobs.language import LanguageWork
+from eco.optim import c3o
+from eco.training.precision import Precision
 
 CREDIT = {  # measured at 3, 6, 9, ...; audited at 12, then heard
     "optimizer.name": "c3o",
@@ -83,6 +86,18 @@ def test_the_windows_are_held_out_not_those_of_evaluation_and_each_comes_once_a_
     assert rounds[0] != rounds[1]
     again = work.unmeasured(2)
     assert windows_of([again.batch(3, 2), again.batch(5, 4)]) == rounds[0][3:9]
+
+
+def test_embedding_and_head_are_measured_but_not_compared(work):
+    model = work.model
+    optimizer = c3o.build(c3o.Config(block_size=64), model)
+    credit = open_credit(work._recipe, work, optimizer, Precision("fp32", torch.device("cpu")))
+    parts = credit._compared.split([len(offsets) - 1 for offsets in optimizer.blocks.values()])
+    compared = {p for p, part in zip(optimizer.blocks, parts, strict=True) if part.any()}
+    names = {name for name, p in model.named_parameters() if p in compared}
+    several = {name for name, p in model.named_parameters() if p.numel() > 64}
+    assert several - names and all("embedding" in name or "head" in name for name in several - names)
+    assert any("attention" in name for name in names) and any("mlp" in name for name in names)
 
 
 def test_where_evaluation_leaves_nothing_credit_is_refused(tiny, tmp_path, eco):

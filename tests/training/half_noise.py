@@ -69,5 +69,5 @@ def training(seed: int = 0, steps: int = 60, credit: bool = True, gain: float = 
         lambda position: (numbers(n, 64) for n in range(position, 1 << 30, 64)),
         Precision("fp32", torch.device("cpu")),
         phases,
-        callbacks=[Credit(optimizer, probe, probe, held_out, {*optimizer.blocks}, config, seed)] if credit else [],
+        callbacks=[Credit(optimizer, probe, held_out, {*optimizer.blocks}, config, seed)] if credit else [],
     )

@@ -215,7 +215,7 @@ def test_what_was_measured_is_kept_from_one_session_to_the_next():
     second.fit()
     assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(second), strict=True))
     one, other = (run.callbacks[0].state_dict() for run in (whole, second))
-    assert torch.equal(one.pop("mean"), other.pop("mean")) and torch.equal(one.pop("square"), other.pop("square"))
+    assert all(torch.equal(one.pop(name), other.pop(name)) for name in ("blocks", "mean", "square"))
     assert one == other
 
 
@@ -228,7 +228,7 @@ def test_a_lost_trust_is_kept_and_so_is_one_that_was_never_lost():
     assert optimizer.gain == 0
     credit.load_state_dict(trusted)
     assert optimizer.gain == 0.4
-    credit.load_state_dict({**trusted, "mean": torch.zeros(3), "correlation": 0.1})
+    credit.load_state_dict({**trusted, "blocks": torch.tensor([3]), "mean": torch.zeros(3), "correlation": 0.1})
     assert optimizer.gain == 0.4, "measured for other blocks"
 
 
@@ -237,15 +237,13 @@ def test_tensors_of_one_block_have_nothing_to_compare():
     blocks = {run.model.first: torch.tensor([0, 512]), run.model.second: torch.tensor([0, 64, 128])}
     optimizer = SimpleNamespace(blocks=blocks, gain=0.4)
     with pytest.raises(ValueError, match="lower --c3o-block-size"):
-        Credit(optimizer, None, None, held_out, {run.model.first}, None, 0)
+        Credit(optimizer, None, held_out, {run.model.first}, None, 0)
 
 
 def test_blocks_that_are_not_to_be_compared_keep_their_scale():
     run = training(steps=30)
     credit = run.callbacks[0]
-    run.callbacks = [
-        Credit(run.optimizer, credit._probe, credit._exact, held_out, {run.model.second}, credit.config, 0)
-    ]
+    run.callbacks = [Credit(run.optimizer, credit._exact, held_out, {run.model.second}, credit.config, 0)]
     run.model.second.data = torch.randn(HIDDEN, CLASSES, generator=torch.Generator().manual_seed(0))
     run.optimizer.blocks[run.model.second] = torch.tensor([0, 64, 128])
     run.fit()
