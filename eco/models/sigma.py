@@ -23,6 +23,7 @@ from eco.models.instant.model import contractions_of
 from eco.models.instant.replay import SubLayer
 from eco.models.layers.bitlinear import BitLinear
 from eco.models.layers.differential import LambdaRange
+from eco.models.layers.hybrid_block import HybridBlock
 from eco.models.layers.hybrid_cache import HybridCache, Kind, LatentPast, RecurrentPast, documents
 from eco.models.layers.init import init_transformer
 from eco.models.layers.latent_attention import LatentAttention
@@ -31,7 +32,6 @@ from eco.models.layers.moe import Dispatch, MoE, RibConfig, Routing
 from eco.models.layers.moe.experts import Experts, SharedExpert
 from eco.models.layers.moe.router import Precision
 from eco.models.layers.norm import RMSNorm
-from eco.models.layers.pinned import replaying
 from eco.models.layers.rotary import Rotary, Rotation
 from eco.models.layers.shape import check_heads, check_vocabulary
 
@@ -135,81 +135,6 @@ class Config(InstantConfig):
         return super().for_tokenizer(vocab_size, end).model_copy(update=filled)
 
 
-class Block(nn.Module):
-    """x + mixer(norm(x)), then x + sigmoid(g) x experts(norm(x)), on the residual stream (x + delta, not yet added)."""
-
-    def __init__(self, config: Config, kind: Kind) -> None:
-        super().__init__()
-        self.mixer_norm = RMSNorm(config.width, config.norm_eps)
-        self.mixer = _mamba(config) if kind == "recurrent" else _attention(config)
-        self.experts_norm = RMSNorm(config.width, config.norm_eps)
-        self.experts = _experts(config)
-        self.gate = nn.Parameter(torch.empty(()))
-        self.dropout = nn.Dropout(config.dropout)
-
-    def init_own(self, generator: torch.Generator) -> None:
-        self.gate.zero_()
-
-    def forward(
-        self,
-        x: Tensor,
-        delta: Tensor | None,
-        rotation: Rotation,
-        begins: Tensor | None,
-        first: Tensor | None,
-        past: RecurrentPast | LatentPast | None,
-    ) -> tuple[Tensor, Tensor, Routing | None]:
-        x, y = self.mixer_norm.add(x, delta)
-        x, y = self.experts_norm.add(x, self._mix(y, rotation, begins, first, past))
-        return x, *self._feed(y)
-
-    def sublayers(
-        self,
-        rotation: Rotation,
-        begins: Tensor | None,
-        first: Tensor | None,
-        past: RecurrentPast | LatentPast | None,
-        routings: list[Routing],
-    ) -> tuple[SubLayer, SubLayer]:
-        """The routing of a first run is added to `routings`; its losses are the experts' further outputs."""
-
-        def mix(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            return self._mix(self.mixer_norm(x), rotation, begins, first, past), ()
-
-        def feed(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            y, routing = self._feed(self.experts_norm(x))
-            if routing is None:
-                return y, ()
-            if not replaying():
-                routings.append(routing)
-            return y, tuple(routing.losses.values())
-
-        experts = SubLayer.of(feed, self.experts_norm, self.experts, self.gate)
-        return SubLayer.of(mix, self.mixer_norm, self.mixer), experts
-
-    def _mix(
-        self,
-        y: Tensor,
-        rotation: Rotation,
-        begins: Tensor | None,
-        first: Tensor | None,
-        past: RecurrentPast | LatentPast | None,
-    ) -> Tensor:
-        if isinstance(self.mixer, Mamba3):
-            mixed = self.mixer(y, begins, cast(RecurrentPast | None, past))
-        else:
-            mixed = self.mixer(y, rotation, first, cast(LatentPast | None, past))
-        return cast(Tensor, self.dropout(mixed))
-
-    def _feed(self, y: Tensor) -> tuple[Tensor, Routing | None]:
-        routing = None
-        if isinstance(self.experts, MoE):
-            y, routing = self.experts(y)
-        else:
-            y = self.experts(y)
-        return self.dropout(y * self.gate.sigmoid().to(y.dtype)), routing
-
-
 class Sigma(InstantModel):
     """tokens (B, T) int64 -> logits (B, T, V)."""
 
@@ -224,7 +149,7 @@ class Sigma(InstantModel):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.rotary = Rotary(config.rope_size, config.context, config.rope_base)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config, kind) for kind in config.kinds)
+        self.blocks = nn.ModuleList(_block(config, kind) for kind in config.kinds)
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         self.contractions = contractions_of(config)
@@ -282,7 +207,7 @@ class Sigma(InstantModel):
         """See `_places`. The routing of each block with experts is added to `routings` when it runs."""
         routings = [] if routings is None else routings
         pairs = zip(self.blocks, pasts or [None] * len(self.blocks), strict=True)
-        return [cast(Block, block).sublayers(rotation, begins, first, past, routings) for block, past in pairs]
+        return [cast(HybridBlock, block).sublayers(rotation, begins, first, past, routings) for block, past in pairs]
 
     def _places(
         self, tokens: Tensor, cache: Cache | None
@@ -416,6 +341,11 @@ def _means(parts: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float | T
     """By name, the mean over the layers; all have the same names."""
     names = parts[0] if parts else ()
     return {name: torch.stack([torch.as_tensor(part[name]) for part in parts]).mean() for name in names}
+
+
+def _block(config: Config, kind: Kind) -> HybridBlock:
+    mixer = _mamba(config) if kind == "recurrent" else _attention(config)
+    return HybridBlock(mixer, _experts(config), config.width, eps=config.norm_eps, dropout=config.dropout)
 
 
 def _mamba(config: Config) -> Mamba3:
