@@ -17,8 +17,7 @@ Settings = dict[str, bool | int | float | str]
 class Feature(Config):
     """One entry of the table."""
 
-    name: str = setting(..., "As `eco prove` calls it.")
-    counter: str = setting("", "As the ledger calls it; empty: by its name.")
+    name: str = setting(..., "As `eco prove` and the ledger call it.")
     what: str = setting(..., "One line that says what it is.")
     families: tuple[str, ...] = setting((), "The models that can have it; empty: all.")
     needs: Settings = setting({}, "Settings that a run has with it and without it.")
@@ -26,10 +25,6 @@ class Feature(Config):
     on: Settings = setting(..., "Settings that switch it on in a recipe that has it off.", min_length=1)
     knobs: Settings = setting({}, "Its further settings, at values that no recipe has.")
     modules: tuple[str, ...] = setting((), "What only this feature imports.")
-
-    @property
-    def counted_as(self) -> str:
-        return self.counter or self.name
 
     def switched_on(self, recipe: str, flags: Sequence[Flag] = ()) -> Recipe:
         """The recipe with the feature as it has it, or as the table does where it has it off."""

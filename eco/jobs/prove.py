@@ -142,7 +142,7 @@ class _Trial:
         self._say(f"{self.feature.name}: {cost}{steps} steps on, {steps_off} off")
         pairs = [self._pair(seed, steps, steps_off) for seed in range(seeds)]
         on, off = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-        counter = f"feature_{self.feature.counted_as}"
+        counter = f"feature_{self.feature.name}"
         return Proof(
             feature=self.feature.name,
             what=self.feature.what,

@@ -179,8 +179,10 @@ class _Job:
             self.trainer.ledger.disable(Improving.name)
         if not self.recipe.credit.enabled:
             self.trainer.ledger.disable("c3o_credit")
-        if isinstance(self.model, InstantModel) and self.model.instant is None:
-            self.trainer.ledger.disable("instant")
+        if isinstance(self.model, InstantModel):
+            for name, on in self.model.config.instant_features.items():
+                if not on:
+                    self.trainer.ledger.disable(name)
 
     def run_to_the_end(self) -> Result:
         restored = self.recipe.resume and self._restore()

@@ -44,7 +44,8 @@ def test_what_is_off_changes_no_bit(small, tmp_path):
     others = {"instant_comp_dim": 8, "instant_error_threshold": 0.5, "instant_reversible_iters": 2}
     off = train(small, tmp_path / "two", instant_mode="off", **others)
     assert losses(as_ever) == losses(off)
-    assert read_rows(off)[-1]["feature_instant_enabled"] == 0
+    last = read_rows(off)[-1]
+    assert last["feature_instant_enabled"] == last["feature_instant_compress_enabled"] == 0
     assert not any(name.startswith("instant_") and name != "instant_enabled" for name in read_rows(off)[-1])
 
 
@@ -63,8 +64,12 @@ def test_it_saves_and_goes_on_bit_identically(small, tmp_path, way):
         pytest.skip("a decoder has attention in all of its blocks")
     whole = train(small, tmp_path / "whole", **WAYS[way], context=256)
     last = read_rows(whole)[-1]
-    assert last["feature_instant_effective_calls"] == last["step"]
-    assert last["instant_memory_saved_gb"] == last["feature_instant_evidence"] > 0
+    on = {"instant": "instant_mode" in WAYS[way], "instant_compress": "instant_compress" in WAYS[way]}
+    for name, there in on.items():
+        assert last[f"feature_{name}_enabled"] == there
+        assert last.get(f"feature_{name}_effective_calls", 0) == last["step"] * there
+    saved = [last.get(f"feature_{name}_evidence", 0.0) for name in on]
+    assert last["instant_memory_saved_gb"] == sum(saved) and last["instant_saved_gb"] == saved[0]
     if way in ("coupling", "fixed_point"):
         assert last["instant_reversible_rel_error"] < 0.05 and last["instant_inversion_rel_residual"] < 0.05
     if "compressed" in way:

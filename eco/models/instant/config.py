@@ -36,8 +36,13 @@ class InstantConfig(LanguageModelConfig):
     )
 
     @property
+    def instant_features(self) -> dict[str, bool]:
+        """Whether each is on, by its name in the ledger."""
+        return {"instant": self.instant_mode != "off", "instant_compress": self.instant_compress != "none"}
+
+    @property
     def instant_enabled(self) -> bool:
-        return self.instant_mode != "off" or self.instant_compress != "none"
+        return any(self.instant_features.values())
 
     @property
     def instant_is_function(self) -> bool:

@@ -102,16 +102,18 @@ class Instant:
             return nullcontext()
         return self._compressor.watch(f"blocks.{block}")
 
-    def evidence(self) -> float:
-        """GB that the step's backward pass did without."""
-        saved = float(self.tally.saved)
-        if self._compressor is not None and self._passes:  # it adds up all micro-batches, of which one is in memory
-            saved += (self._compressor.bytes_seen - self._compressor.bytes_kept) / self._passes
-        return saved / GB
+    @property
+    def compressed(self) -> float:
+        """GB that the step's backward pass did without because the compression kept fewer bits."""
+        if self._compressor is None or self._passes == 0:
+            return 0.0
+        saved = self._compressor.bytes_seen - self._compressor.bytes_kept
+        return saved / self._passes / GB  # it adds up all micro-batches, of which one is in memory
 
     def end_step(self) -> None:
         """The step is over: its figures are those of `metrics`."""
-        self._last = {"instant_saved_gb": self.tally.saved / GB, "instant_memory_saved_gb": self.evidence()}
+        saved = self.tally.saved / GB
+        self._last = {"instant_saved_gb": saved, "instant_memory_saved_gb": saved + self.compressed}
         if self.tally.residuals:
             residuals = torch.stack(self.tally.residuals)
             self._last |= {

@@ -1,4 +1,4 @@
-"""What models that can save activation memory share: the blocks as sub-layers, the feature `instant`, its figures."""
+"""What models that can save activation memory share: the blocks as sub-layers, the features, their figures."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ from eco.models.instant.config import InstantConfig
 from eco.models.instant.contraction import Contractions
 from eco.models.instant.instant import Instant
 from eco.models.instant.replay import SubLayer
-from eco.models.instant.tally import lasting
+from eco.models.instant.tally import GB, lasting
 from eco.models.layers.headed import HeadedModel
 from eco.models.layers.rotary import Rotary, Rotation
 
@@ -64,11 +64,14 @@ class InstantModel(HeadedModel):
 
     @property
     def features(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("instant",) if self.config.instant_enabled else ()
+        return tuple(name for name, on in self.config.instant_features.items() if on)
 
     def evidence(self) -> dict[str, float]:
-        """GB of activations that were not kept."""
-        return {} if self.instant is None else {"instant": self.instant.evidence()}
+        """GB of activations that were not kept: those of the mode, and those of the compression."""
+        if self.instant is None:
+            return {}
+        saved = {"instant": self.instant.tally.saved / GB, "instant_compress": self.instant.compressed}
+        return {name: saved[name] for name, on in self.config.instant_features.items() if on}
 
     def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         if self.instant is not None:

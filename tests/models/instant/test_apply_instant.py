@@ -38,7 +38,7 @@ def test_nothing_is_applied_where_nothing_is_asked_for():
     for name in ("sigma", "decoder"):
         model = bare(name)
         assert apply_instant(model) == {} and model.instant is None
-        assert "instant" not in model.features
+        assert not {"instant", "instant_compress"} & {*model.features}
         assert model.algorithmic_features().get("instant_enabled", 0) == 0
 
 
@@ -108,9 +108,23 @@ def test_weights_in_bf16_compute_without_autocast(name, mode):
 def test_with_micro_batches_the_evidence_of_compression_is_that_of_one():
     model = small("decoder", instant_compress="all", context=256)
     total_loss(model, some_tokens(64)).backward()
-    one = model.evidence()["instant"]
+    one = model.evidence()["instant_compress"]
     total_loss(model, some_tokens(64)).backward()
-    assert one > 0 and model.evidence()["instant"] == pytest.approx(one, rel=0.1)
+    assert one > 0 and model.evidence()["instant_compress"] == pytest.approx(one, rel=0.1)
+
+
+def test_a_mode_and_compression_are_told_apart():
+    """Neither proves the other: without bytes worth compressing, what the mode saves is no evidence of compression."""
+    model = small("sigma", instant_mode="checkpoint", instant_compress="attention")
+    total_loss(model, some_tokens(1)).backward()
+    assert model.evidence()["instant"] > 0 == model.evidence()["instant_compress"]
+    assert {"instant", "instant_compress"} <= {*model.features}
+    total_loss(model, some_tokens(256)).backward()
+    assert model.evidence()["instant_compress"] > 0
+    model = small("sigma", instant_mode="checkpoint")
+    assert "instant_compress" not in {*model.features, *model.evidence()}
+    model = small("decoder", instant_compress="all")
+    assert model.features == ("instant_compress",) == tuple(model.evidence())
 
 
 def test_outside_of_training_compression_learns_nothing():
