@@ -20,7 +20,8 @@ it. --equal steps compares after as many steps instead. --all proves every featu
 report.md, report.json and report.png into DIR/prove (DIR is the working directory). What is finished is kept there: the
 same command goes on where it was stopped. KEY is a setting of the recipe, such as --steps 100.
 
-Exit status 1: a feature is not proved, because its counter is 0 while it is on, or off is not bit-identical."""
+Exit status 1: a feature is not proved, because its counter or its evidence is 0 while it is on, or off is not
+bit-identical."""
 
 
 def run(words: list[str]) -> int:
@@ -30,7 +31,9 @@ def run(words: list[str]) -> int:
     as_json, everything = take(words, "--json"), take(words, "--all")
     name, flags = recipe_and_flags(words)
     names = _option(flags, "feature", "").split()
-    if bool(names) == everything:
+    if names and everything:
+        raise ValueError(f"--feature {' '.join(names)} and --all do not go together: --all is every feature; take one")
+    if not names and not everything:
         raise ValueError("say which feature: --feature NAME, or --all for every one that the recipe's model can have")
     seeds, equal = _option(flags, "seeds", "5"), _option(flags, "equal", "compute")
     if not seeds.isdecimal():

@@ -57,7 +57,7 @@ class Proof:
     @property
     def proved(self) -> bool:
         """Whether the feature acts while it is on, and not at all while it is off. What it brings is another matter."""
-        return self.calls > 0 and not self.difference
+        return not self.complaints()
 
     def cells(self) -> tuple[str, ...]:
         """A row under COLUMNS; a cell may have several lines."""
@@ -75,12 +75,12 @@ class Proof:
 
     def complaints(self) -> list[str]:
         """Why it is not proved."""
-        silent = f"{self.feature} is not proved: its counter is 0 while it is on"
-        return [silent] * (self.calls == 0) + [
-            f"{self.feature} is not proved: off is not as if it had never been: {text}"
-            for text in [self.difference]
-            if text
-        ]
+        reasons = {
+            "its counter is 0 while it is on": self.calls == 0,
+            "it counts without evidence": self.calls > 0 and not self.evidence,
+            f"off is not as if it had never been: {self.difference}": bool(self.difference),
+        }
+        return [f"{self.feature} is not proved: {reason}" for reason, holds in reasons.items() if holds]
 
     @property
     def spent(self) -> float:

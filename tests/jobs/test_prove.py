@@ -205,6 +205,13 @@ def test_of_puzzles_solved_more_is_better():
     assert not replace(proof, difference="it differs").proved
 
 
+@pytest.mark.parametrize("changed", [{"calls": 0, "evidence": None}, {"evidence": 0.0}, {"evidence": None}])
+def test_a_counter_without_evidence_proves_nothing(changed):
+    proof = Proof("x", "", "val_exact_accuracy", (0.5, 0.6), (0.1, 0.3), 6, 6, 1.0, 1, 1, 3, 0.1, "")
+    silent = replace(proof, **changed)
+    assert not silent.proved and len(silent.complaints()) == 1 and proof.complaints() == []
+
+
 def test_compute_that_was_not_equal_is_remarked_on(tmp_path):
     fair = Proof("x", "", "val_bits_per_byte", (2.0, 2.1), (2.1, 2.3), 60, 75, 1.27, 1, 1, 3, 0.1, "")
     assert fair.effect.value == pytest.approx(0.15) and fair.effect.low < 0 < fair.effect.high, "fewer bits are better"
@@ -226,6 +233,7 @@ def test_compute_that_was_not_equal_is_remarked_on(tmp_path):
             "the feature 'moe' is for sigma, and this recipe's model is decoder; features of",
         ),
         (["demo"], "say which feature: --feature NAME, or --all"),
+        (["demo", "--feature", "ema", "--all"], "--feature ema and --all do not go together"),
         (["demo", "--feature"], "--feature on the command line needs a value"),
         (["demo", "--feature", "ema", "--seeds", "1"], "--seeds 1: an interval needs at least 2"),
         (["demo", "--feature", "ema", "--seeds", "x"], "--seeds takes a number, not 'x'"),
