@@ -53,7 +53,8 @@ class HybridBlock(nn.Module):
         past: RecurrentPast | LatentPast | None,
         routings: list[Routing],
     ) -> tuple[SubLayer, SubLayer]:
-        """The routing of a first run is added to `routings`; its losses are the experts' further outputs."""
+        """The routing of a first run is added to `routings`; its losses are there as numbers, for as the experts'
+        further outputs they hold the graph, which holds `feed` and `routings`: a ring that nobody could free."""
 
         def mix(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             return self._mix(self.mixer_norm(x), rotation, begins, first, past), ()
@@ -63,7 +64,7 @@ class HybridBlock(nn.Module):
             if routing is None:
                 return y, ()
             if not replaying():
-                routings.append(routing)
+                routings.append(routing._replace(losses={name: x.detach() for name, x in routing.losses.items()}))
             return y, tuple(routing.losses.values())
 
         experts = SubLayer.of(feed, self.experts_norm, self.experts, self.gate)
