@@ -1,7 +1,7 @@
 """How a model with INSTANT runs its blocks, and what that saved in the step in hand."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from eco.models.instant.coupling import coupled, coupling_segment, on_grid
 from eco.models.instant.fixed_point import fixed_point_segment
 from eco.models.instant.recompute import recomputed
 from eco.models.instant.replay import SubLayer
-from eco.models.instant.tally import GB, Tally
+from eco.models.instant.tally import GB, Lasting, Tally
 
 Streams = tuple[Tensor, ...]
 """The residual stream, (B, T, D) fp32; in mode coupling as two."""
@@ -57,15 +57,15 @@ class Instant:
         """
         return self.mode in ("coupling", "fixed_point") or (self.mode == "checkpoint" and keep)
 
-    def start(self, spared: Callable[[], Iterable[Tensor]], training: bool) -> None:
-        """A forward pass begins that a backward pass will follow. spared: see `Tally.start`.
+    def start(self, lasting: Lasting, training: bool) -> None:
+        """A forward pass begins that a backward pass will follow. lasting: see `Tally.start`.
 
         Outside of training nothing is compressed: the compression learns from what it meets.
         """
-        self.tally.start(spared)
+        self.tally.start(lasting)
         self._compresses = training and self._compressor is not None
         if self._compresses and self._compressor is not None:
-            self._compressor.spare(spared())
+            self._compressor.spare(lasting.tensors())
             self._passes += 1
 
     def run(

@@ -13,7 +13,7 @@ from eco.models.instant.config import InstantConfig
 from eco.models.instant.contraction import Contractions
 from eco.models.instant.instant import Instant
 from eco.models.instant.replay import SubLayer
-from eco.models.instant.tally import GB, lasting
+from eco.models.instant.tally import GB, Lasting
 from eco.models.layers.headed import HeadedModel
 from eco.models.layers.rotary import Rotary, Rotation
 
@@ -53,8 +53,7 @@ class InstantModel(HeadedModel):
                     "but INSTANT was not applied; call eco.models.instant.apply_instant(model) first"
                 )
         elif keep:
-            held = [tensor for tensor in spared if tensor is not None]
-            self.instant.start(lambda: [*lasting(self.modules()), *held], self.training)
+            self.instant.start(Lasting(self, [tensor for tensor in spared if tensor is not None]), self.training)
             self._latest = tokens if self.training else self._latest
         return keep
 

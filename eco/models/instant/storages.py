@@ -37,6 +37,15 @@ class Storages:
     def __init__(self) -> None:
         self._held: dict[int, Memory] = {}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Storages":
+        copied = Storages()
+        copied._held = dict(self._held)
+        return copied
+
+    def __reduce__(self) -> tuple[type["Storages"], tuple[()]]:
+        """Pickled it is empty: another process has other memory."""
+        return Storages, ()
+
     def add(self, tensors: Iterable[Tensor]) -> None:
         self._held = {address: memory for address, memory in self._held.items() if not memory.gone}
         self._held |= {memory.address: memory for memory in map(Memory, tensors)}

@@ -1,3 +1,8 @@
+import copy
+import gc
+import io
+import weakref
+
 import pytest
 import torch
 from instant_cases import SMALL, small, some_tokens, total_loss
@@ -6,6 +11,7 @@ from eco.models import huggingface
 from eco.models.contract import build_model
 from eco.models.instant import apply, apply_instant
 from eco.models.instant.instant import Segment, segments
+from eco.models.instant.replay import Replay
 from eco.plugins import find
 
 CPU = torch.device("cpu")
@@ -134,6 +140,69 @@ def test_outside_of_training_compression_learns_nothing():
     model.train()
     total_loss(model, some_tokens(64)).backward()
     assert model.instant.state_dict()["slots"] != {}
+
+
+WAYS = {
+    "coupling": {"instant_mode": "coupling"},
+    "fixed_point": {"instant_mode": "fixed_point"},
+    "compressed": {"instant_mode": "checkpoint", "instant_compress": "attention", "context": 256},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ended", [True, False], ids=["after a step", "within one"])
+def test_a_model_can_be_pickled_and_a_copy_holds_nothing_of_it(way, ended):
+    model, tokens = small("sigma", **WAYS[way]), some_tokens(64)
+    total_loss(model, tokens).backward()
+    if ended:
+        model.after_step()
+    stream = io.BytesIO()
+    torch.save(model, stream)
+    stream.seek(0)
+    copied, loaded = copy.deepcopy(model), torch.load(stream, weights_only=False)
+    held = weakref.ref(model)
+    del model
+    gc.collect()
+    assert held() is None
+    losses = [total_loss(twin, tokens) for twin in (copied, loaded)]
+    assert torch.equal(*losses)
+    for twin, loss in zip((copied, loaded), losses, strict=True):
+        loss.backward()
+        assert twin.evidence()["instant"] > 0
+
+
+@pytest.mark.parametrize("mode", ["coupling", "checkpoint", "fixed_point"])
+@pytest.mark.parametrize("name", ["sigma", "decoder"])
+def test_steps_leave_nothing_behind(name, mode, monkeypatch):
+    """Also one without a backward pass."""
+    made: list[weakref.ref] = []
+    first_run = Replay.__init__
+
+    def init(replay, device):
+        first_run(replay, device)
+        made.append(weakref.ref(replay))
+
+    monkeypatch.setattr(Replay, "__init__", init)
+    model = small(name, instant_mode=mode)
+    total_loss(model, some_tokens()).backward()
+    total_loss(model, some_tokens())
+    gc.collect()
+    assert made and not any(replay() for replay in made)
+
+
+def test_the_model_is_not_held_after_the_step():
+    """Not even in a ring, which would keep its memory until the next collection."""
+    model = small("sigma", instant_mode="coupling")
+    total_loss(model, some_tokens()).backward()
+    model.after_step()
+    gc.collect()
+    gc.disable()
+    try:
+        instant, held = model.instant, weakref.ref(model)
+        del model
+        assert held() is None and instant.tally.saved == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["sigma", "sigma-dropout", "decoder", "decoder-dropout"])
