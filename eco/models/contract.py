@@ -118,6 +118,11 @@ class Model(nn.Module, ABC):
         them; 0 is no effect."""
         return {}
 
+    def forget_step(self) -> None:
+        """Called where the step in hand begins anew, because memory ran out: drops what `training_step` and the
+        backward passes of it left in the model."""
+        return
+
     def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         """Called by whoever trains at the end of each step, also of one whose update was skipped.
 

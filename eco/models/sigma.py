@@ -224,6 +224,10 @@ class Sigma(InstantModel):
     def init_weights(self, generator: torch.Generator) -> None:
         init_transformer(self, len(self.blocks), generator)
 
+    def forget_step(self) -> None:
+        self._loads, self._retained = [], []
+        super().forget_step()
+
     def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         """Moves the balancing biases by the load of the step, which is that of all processes."""
         if self._loads:

@@ -182,6 +182,7 @@ class Trainer:
         except RuntimeError as error:  # torch.OutOfMemoryError on GPUs; the CPU allocator has no type of its own
             if not is_out_of_memory(error) or self.micro_batch == 1:
                 raise
+        self.model.forget_step()
         if self.precision.device.type == "cuda":
             torch.cuda.empty_cache()
         return None

@@ -84,6 +84,14 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else():
     torch.testing.assert_close(weights(roomy), weights(cramped))
 
 
+def test_a_model_forgets_what_ran_out_of_memory():
+    model, calls = Toy(largest_batch=2), []
+    model.forget_step = lambda: calls.append("forget")
+    model.after_step = lambda average: calls.append("end")
+    trainer(model, steps=2).fit()
+    assert calls == ["forget", "forget", "end", "end"]
+
+
 def test_out_of_memory_with_one_sample_is_an_error():
     with pytest.raises(RuntimeError, match="allocate memory"):
         trainer(Toy(largest_batch=0)).fit()

@@ -46,7 +46,8 @@ class Compressor:
         self._rank, self._threshold = rank, error_threshold
         self._slots: dict[str, Slot] = {}
         self._spared = Storages()
-        self._step, self._totals, self._ended = 0, Totals(), False
+        self._step, self._totals, self._ended = 0, Totals(), True
+        self._before: dict[str, Any] = {}  # the state at the beginning of the step
         self._metrics: dict[str, float] = {}
 
     @contextmanager
@@ -56,7 +57,7 @@ class Compressor:
             yield
             return
         if self._ended:
-            self._totals, self._ended = Totals(), False
+            self._totals, self._ended, self._before = Totals(), False, self.state_dict()
         forward = Forward(name, self._slot, self._spared, self._totals, self._step)
         with saved_tensors_hooks(forward.pack, forward.unpack):
             yield
@@ -86,6 +87,12 @@ class Compressor:
             self._judge(self._totals)
         self._step += 1
         self._ended = True
+
+    def forget_step(self) -> None:
+        """The step begins anew: takes back what its forwards have learned and counted."""
+        if not self._ended:
+            self.load_state_dict(self._before)
+            self._totals, self._ended = Totals(), True
 
     def metrics(self) -> dict[str, float]:
         """Of the last step that compressed anything; nothing before that.

@@ -133,6 +133,13 @@ class Instant:
         self.tally.reset()
         self._passes = 0
 
+    def forget_step(self) -> None:
+        """The step in hand begins anew."""
+        if self._compressor is not None:
+            self._compressor.forget_step()
+        self.tally.reset()
+        self._passes = 0
+
     def metrics(self) -> dict[str, float]:
         """Of the last step that is over."""
         bounds = {}

@@ -72,6 +72,12 @@ class InstantModel(HeadedModel):
         saved = {"instant": self.instant.tally.saved / GB, "instant_compress": self.instant.compressed}
         return {name: saved[name] for name, on in self.config.instant_features.items() if on}
 
+    def forget_step(self) -> None:
+        if self.instant is not None:
+            self.instant.forget_step()
+        self._latest = None
+        super().forget_step()
+
     def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         if self.instant is not None:
             self.instant.end_step()

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from instant_cases import SMALL, small, some_tokens, total_loss
+from instant_cases import SMALL, gradients, small, some_tokens, total_loss
 
 from eco.models import huggingface
 from eco.models.contract import build_model
@@ -169,6 +169,38 @@ def test_a_model_can_be_pickled_and_a_copy_holds_nothing_of_it(way, ended):
     for twin, loss in zip((copied, loaded), losses, strict=True):
         loss.backward()
         assert twin.evidence()["instant"] > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_that_begins_anew_is_as_if_it_had_begun_once(way):
+    """What it does to weights, biases of the routing, figures and what compression has learned."""
+    ends = []
+    for again in (False, True):
+        model = small("sigma", **WAYS[way])
+        for seed in range(2):
+            if again:
+                total_loss(model, some_tokens(64, seed=9)).backward()
+                total_loss(model, some_tokens(64, seed=8))
+                model.forget_step()
+            found = gradients(model, some_tokens(64, seed=seed))
+            evidence = model.evidence()
+            model.after_step()
+        ends.append({**found, **model.state_dict(), **evidence, **flat(model.instant.state_dict())})
+        ends[-1] |= model.instant.metrics()
+    assert ends[0].keys() == ends[1].keys()
+    ratios = [end.pop("instant_compression_ratio", 0.0) for end in ends]
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.05), "codes of ternary weights are counted where they are made"
+    assert [name for name in ends[0] if not equal(ends[0][name], ends[1][name])] == []
+
+
+def flat(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {name: leaf for key, part in tree.items() for name, leaf in flat(part, f"{prefix}/{key}").items()}
+
+
+def equal(a, b):
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 @pytest.mark.parametrize("mode", ["coupling", "checkpoint", "fixed_point"])
