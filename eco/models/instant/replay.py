@@ -17,16 +17,20 @@ class SubLayer(NamedTuple):
     """What a block adds to the residual stream."""
 
     run: Run
-    parameters: tuple[nn.Parameter, ...]
-    """All that `run` reads."""
+    parts: tuple[nn.Module | nn.Parameter, ...]
+    """The modules and parameters that `run` reads."""
 
     @classmethod
     def of(cls, run: Run, *parts: nn.Module | nn.Parameter) -> "SubLayer":
-        """parts: the modules and parameters that `run` reads."""
+        return cls(run, parts)
+
+    @property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """All that `run` reads. Collected when asked for: to generate a token nobody needs them."""
         parameters: list[nn.Parameter] = []
-        for part in parts:
+        for part in self.parts:
             parameters += [part] if isinstance(part, nn.Parameter) else part.parameters()
-        return cls(run, tuple(parameters))
+        return tuple(parameters)
 
     def reading(self, dtype: torch.dtype) -> "SubLayer":
         """The same on a stream that is cast to `dtype` first: weights in bf16 without autocast take no fp32."""

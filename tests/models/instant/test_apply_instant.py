@@ -11,7 +11,7 @@ from eco.models import huggingface
 from eco.models.contract import build_model
 from eco.models.instant import apply, apply_instant
 from eco.models.instant.instant import Segment, segments
-from eco.models.instant.replay import Replay
+from eco.models.instant.replay import Replay, SubLayer
 from eco.plugins import find
 
 CPU = torch.device("cpu")
@@ -191,6 +191,19 @@ def test_a_step_that_begins_anew_is_as_if_it_had_begun_once(way):
     ratios = [end.pop("instant_compression_ratio", 0.0) for end in ends]
     assert ratios[0] == pytest.approx(ratios[1], rel=0.05), "codes of ternary weights are counted where they are made"
     assert [name for name in ends[0] if not equal(ends[0][name], ends[1][name])] == []
+
+
+@pytest.mark.parametrize("mode", ["coupling", "fixed_point"])
+@pytest.mark.parametrize("name", ["sigma", "decoder"])
+def test_to_decode_a_token_no_parameters_are_collected(name, mode, monkeypatch):
+    model, asked = small(name, instant_mode=mode).eval(), []
+    whole = SubLayer.parameters.fget
+    monkeypatch.setattr(SubLayer, "parameters", property(lambda part: asked.append(part) or whole(part)))
+    monkeypatch.setattr(torch.nn.Module, "parameters", lambda module, recurse=True: pytest.fail("collected"))
+    with torch.no_grad():
+        model(some_tokens()[:, :1], model.new_cache(4, 2))
+    monkeypatch.undo()
+    assert asked == []
 
 
 def flat(tree, prefix=""):
