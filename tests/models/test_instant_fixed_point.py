@@ -184,6 +184,32 @@ def test_where_nothing_contracts_the_gradient_is_still_right() -> None:
         assert cosine(a, b) > 0.9999
 
 
+def test_one_fallback_costs_one_forward_pass_of_what_lies_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six sub-layers the fourth is not solved: three are computed forward once, and nothing is solved from there."""
+    calls, solved, tally, contractions = [0] * 6, [], Tally(), ready(6, 0.2)
+    x = noise(ROWS, POSITIONS, WIDTH)
+
+    def counting(sublayer: SubLayer, index: int) -> SubLayer:
+        def run(z: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            calls[index] += 1
+            return sublayer.run(z)
+
+        return sublayer._replace(run=run)
+
+    def failing(*arguments, **limits):
+        found = invert(*arguments, **limits)
+        solved.append(found.evaluations)
+        return found._replace(x=found.x + 100, residual=1.0) if len(solved) == 3 else found
+
+    expected = toy_gradients(lambda layers, z: contracted(layers, z, contractions, 0), stack(6, torch.float32), x)
+    sublayers = [counting(sublayer, index) for index, sublayer in enumerate(stack(6, torch.float32))]
+    monkeypatch.setattr(fixed_point, "invert", failing)
+    found = toy_gradients(lambda layers, z: fixed_point_segment(layers, z, contractions, 0, 8, tally), sublayers, x)
+    last, fifth, fourth = solved
+    assert calls == [3, 3, 3, 2 + fourth, 2 + fifth, 2 + last] and tally.fallbacks == 3
+    assert min(cosine(a, b) for a, b in zip(found, expected, strict=True)) > 0.9999
+
+
 def test_inversions_that_are_believed_too_easily_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fixed_point, "TOLERANCE", 1.0)
     sublayers, x, tally, contractions = stack(6, torch.float32), noise(ROWS, POSITIONS, WIDTH), Tally(), ready(6, 0.5)

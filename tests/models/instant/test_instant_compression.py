@@ -121,6 +121,17 @@ def test_what_steers_a_scan_stays_exact(state: int, bf16: bool) -> None:
         used.end_step()
 
 
+@pytest.mark.parametrize(("width", "exact"), [(32, True), (128, False)])
+def test_fp32_rows_of_angles_and_decays_stay_exact(width: int, exact: bool) -> None:
+    """They are narrow. Here as their sum over time, whose gradient shows every rounding."""
+    used, x = compressor(0.9), randn(1024 * 128 // width, width, grad=True)
+    (expected,) = torch.autograd.grad((x * 3).cumsum(0).cos().sum(), x)
+    with used.watch("block"):
+        loss = (x * 3).cumsum(0).cos().sum()
+    (found,) = torch.autograd.grad(loss, x)
+    assert torch.equal(found, expected) == exact == (used.bytes_kept == used.bytes_seen > 0)
+
+
 def test_a_lower_threshold_takes_more_bytes_and_gives_a_better_gradient() -> None:
     model = model_of(DECODER)
     _, exact = gradient_of(model, (), None, bf16=False)
