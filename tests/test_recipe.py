@@ -156,7 +156,7 @@ def test_a_setting_of_another_optimizer_waits_in_a_file_and_is_refused_on_the_co
     assert (recipe.optimizer.name, recipe.optimizer.lr) == ("adam_atan2", 0.5)
     assert recipe.inactive_flags == ("--muon-momentum",)
     assert recipes.load("demo", read(file)).optimizer.momentum == 0.9
-    with pytest.raises(ValueError, match="--muon-momentum on the command line is a setting of optimizer .*muon or "):
+    with pytest.raises(ValueError, match=r"--muon-momentum on the command line is a setting of optimizer .*muon or "):
         recipes.load("demo", parse(["--optimizer", "adamw", "--muon-momentum", "0.9"]))
 
 
