@@ -42,7 +42,8 @@ def test_the_profile_at_tiny_size():
     words = [PROFILE, "--preset", "tiny", "--device", "cpu", "--no-require-cuda", "--save-interval", "65"]
     recipe = recipes.load(*recipe_and_flags(["demo", *words]))
     tiny = load(name="sigma-tiny")
-    assert recipe.model.model_copy(update={"chunk": tiny.model.chunk}) == tiny.model
+    names = "chunk", "instant_mode", "instant_error_threshold"  # the profile's own, whatever its size
+    assert recipe.model.model_copy(update={name: getattr(tiny.model, name) for name in names}) == tiny.model
     assert (recipe.train.steps, recipe.checkpoint.every) == (tiny.train.steps, 65)
     assert recipe.checkpoint.directory.endswith("/checkpoints")
 

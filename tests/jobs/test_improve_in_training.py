@@ -141,8 +141,9 @@ def test_a_kill_between_a_round_and_the_next_checkpoint_takes_the_loop_back_too(
 
 
 def test_a_training_that_is_killed_while_it_improves_goes_on_bit_identically(recipe, tmp_path, eco):
-    settings = SUMS | EVERY_2
+    settings = SUMS | EVERY_2 | {"improve.warmup_steps": 40}  # enough to solve some in every round
     whole = package.train(recipe, settings | {"output_dir": str(tmp_path / "whole")})
+    assert len(read_decisions(whole.run / "improve-in-training/decisions.jsonl")) > 2
     decisions = tmp_path / "killed/improve-in-training/decisions.jsonl"
     process = eco.start(
         "train", recipe, "--output-dir", "killed", *(word for k, v in settings.items() for word in (f"--{k}", v))
