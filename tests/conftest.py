@@ -21,6 +21,18 @@ def own_cache(tmp_path_factory):
     folder.mkdir(exist_ok=True)
 
 
+@pytest.fixture(params=["torch", "cpp"])
+def path(request, monkeypatch):
+    """Each test of a kernel on both of its paths, by name."""
+    from eco.kernels import native  # torch looks at OMP_NUM_THREADS as it is imported
+
+    if request.param == "torch":
+        monkeypatch.setattr(native, "library", lambda: None)
+    elif native.library() is None:
+        pytest.skip("no C++ kernels on this machine")
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """A folder of forty small Python files, the same for every test run."""

@@ -36,16 +36,6 @@ def tensors(offsets: list[int], dtype: torch.dtype = torch.float32) -> list[Tens
     return [0.02 * randn(size), 1e-3 * randn(size, seed=1), *(x.to(dtype) for x in moments), scales]
 
 
-@pytest.fixture(params=["torch", "cpp"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test on both paths."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip("no C++ kernels on this machine")
-    return str(request.param)
-
-
 def laid(offsets: list[int]) -> Layout:
     return layout(torch.tensor(offsets), CPU)
 

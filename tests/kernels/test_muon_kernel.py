@@ -7,7 +7,6 @@ import torch
 from parity import error
 from torch import Tensor
 
-from eco.kernels import native
 from eco.kernels.muon import look_ahead_, move_
 from eco.kernels.muon import reference as muon
 from eco.kernels.symmetric import reference as symmetric
@@ -20,16 +19,6 @@ ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 3e-3}
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(params=["torch", "cpp"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test on both paths."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip("no C++ kernels on this machine")
-    return str(request.param)
 
 
 def with_threads(action: Callable[[], list[Tensor]]) -> list[list[Tensor]]:

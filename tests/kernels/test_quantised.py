@@ -6,21 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eco.kernels import native
 from eco.kernels.adamw.rule import mix
 from eco.kernels.quantised import GROUP, Quantised, cpu, dequantise, eager, quantise, reference
 
 WIDTHS = (4, 6, 8)
-
-
-@pytest.fixture(params=["torch", "cpp"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test on both paths."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip("no C++ kernels on this machine")
-    return str(request.param)
 
 
 def randn(count: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

@@ -46,16 +46,6 @@ def train(model: Net, optimizer: torch.optim.Optimizer, steps: range) -> float:
     return loss.item()
 
 
-@pytest.fixture(params=["torch", "cpp"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test on both paths."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "library", lambda: None)
-    elif native.library() is None:
-        pytest.skip("no C++ kernels on this machine")
-    return str(request.param)
-
-
 def moments(size: int) -> list[Tensor]:
     """Weight, gradient and bf16 moments of realistic sizes."""
     return [
