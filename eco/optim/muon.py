@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from eco.config import setting
 from eco.optim.parts.orthogonal import RMS, Matrix, Orthogonal, OrthogonalConfig
-from eco.optim.parts.roles import hidden_matrices as hidden_matrices
 
 
 class Config(OrthogonalConfig):

@@ -2,7 +2,7 @@ from torch import nn
 
 from eco.models import decoder, gpt2
 from eco.models.layers.linear import StackedLinear
-from eco.optim.muon import hidden_matrices
+from eco.optim.parts.roles import hidden_matrices
 
 
 def test_muon_sees_queries_keys_and_values_apart():
