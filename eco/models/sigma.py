@@ -29,6 +29,7 @@ from eco.models.layers.init import init_transformer
 from eco.models.layers.latent_attention import LatentAttention
 from eco.models.layers.mamba3 import Mamba3
 from eco.models.layers.moe import Dispatch, MoE, RibConfig, Routing
+from eco.models.layers.moe.balance import Balance
 from eco.models.layers.moe.experts import Experts, SharedExpert
 from eco.models.layers.moe.router import Precision
 from eco.models.layers.norm import RMSNorm
@@ -154,9 +155,7 @@ class Sigma(InstantModel):
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         self.contractions = contractions_of(config)
         self._flip_rate = 0.0  # at the last evidence
-        # Of each micro-batch of the step in hand: tokens of each expert (blocks, E), I(X;E) / log E (blocks,).
-        self._loads: list[Tensor] = []
-        self._retained: list[Tensor] = []
+        self._balance = Balance()
 
     def hidden(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         return self._run(tokens, cache)[0]
@@ -168,9 +167,7 @@ class Sigma(InstantModel):
             return StepOutput(losses)
         for name in routings[0].losses if routings else ():
             losses[name] = torch.stack([routing.losses[name] for routing in routings]).mean()
-        if routings:
-            self._loads.append(torch.stack([routing.load for routing in routings]))
-            self._retained.append(torch.stack([routing.metrics["rib_retained_info"] for routing in routings]))
+        self._balance.add(routings)
         return StepOutput(losses, self._metrics(routings))
 
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> HybridCache:
@@ -225,20 +222,12 @@ class Sigma(InstantModel):
         init_transformer(self, len(self.blocks), generator)
 
     def forget_step(self) -> None:
-        self._loads, self._retained = [], []
+        self._balance.forget()
         super().forget_step()
 
     def after_step(self, average: Callable[[Iterable[Tensor]], None] | None = None) -> None:
         """Moves the balancing biases by the load of the step, which is that of all processes."""
-        if self._loads:
-            load, retained = torch.stack(self._loads).sum(0), torch.stack(self._retained).mean(0)
-            self._loads, self._retained = [], []
-            if average is not None:
-                average([load, retained])
-            if retained.isfinite().all():  # else the step had no finite loss either, and its routing means nothing
-                mixtures = [module for module in self.modules() if isinstance(module, MoE)]
-                for mixture, counts, information in zip(mixtures, load, retained, strict=True):
-                    mixture.balance(counts, information)
+        self._balance.settle(self, average)
         super().after_step(average)
 
     def weights_changed(self) -> None:

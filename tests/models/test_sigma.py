@@ -166,7 +166,7 @@ def test_a_step_moves_the_balance_against_its_load(make, tokens: Tensor) -> None
     batch = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}
     for _ in range(2):  # micro-batches
         model.training_step(batch)
-    load = sum(model._loads)[0]
+    load = sum(model._balance.loads)[0]
     assert load.sum() == 2 * 2 * tokens[:, :-1].numel(), "two experts of each token"
     others = load.flip(0) * 3  # as if another process had the opposite load
     model.after_step(lambda tensors: tensors[0][0].add_(others).div_(2))

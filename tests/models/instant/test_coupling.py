@@ -84,10 +84,10 @@ def test_a_second_run_measures_and_moves_nothing():
     model = small("sigma", instant_mode="coupling")
     loss = total_loss(model, some_tokens())
     measured = [id(block.mixer.metrics) for block in model.blocks] + [id(b.experts.metrics) for b in model.blocks]
-    loads, random = [load.clone() for load in model._loads], torch.get_rng_state()
+    loads, random = [load.clone() for load in model._balance.loads], torch.get_rng_state()
     loss.backward()
     assert measured == [id(b.mixer.metrics) for b in model.blocks] + [id(b.experts.metrics) for b in model.blocks]
-    assert len(loads) == len(model._loads) and all(map(torch.equal, loads, model._loads))
+    assert len(loads) == len(model._balance.loads) and all(map(torch.equal, loads, model._balance.loads))
     assert torch.equal(random, torch.get_rng_state())
 
 
