@@ -13,7 +13,8 @@ import numpy.typing as npt
 import xxhash
 
 from eco import plugins
-from eco.data.sources.contract import SourceOptions
+from eco.data.sources.contract import Document, Facts, SourceOptions
+from eco.data.split import choose, split
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Corpus:
     held_out: (n,) bool, True for the documents that no training sees.
     duplicates: further copies of documents, here or in a corpus scanned before with the same `seen`.
     skipped: reason -> number of files or records left out.
+    facts: what the sources told of each document; None where none told anything.
     """
 
     locations: tuple[str, ...]
@@ -35,14 +37,17 @@ class Corpus:
     held_out: npt.NDArray[np.bool_] = field(repr=False)
     duplicates: int
     skipped: dict[str, int]
+    facts: tuple[Facts, ...] | None = field(default=None, repr=False)
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits that name the documents, their order and their split."""
+        """32 hexadecimal digits that name the documents, their order, their split and what was told of them."""
         content = xxhash.xxh3_128(self.hashes.tobytes())
         content.update(self.held_out.tobytes())
         if len(self.sizes) == 1:
             content.update(repr(self.share).encode())  # says where the document is cut
+        if self.facts is not None:
+            content.update(repr([sorted(facts.items()) for facts in self.facts]).encode())
         return content.hexdigest()
 
     def documents(self) -> Iterator[tuple[str, bool]]:
@@ -76,9 +81,9 @@ class Corpus:
 
     def _distinct(self) -> Iterator[tuple[str, bool]]:
         expected = 0
-        for text in _read(self.locations, SourceOptions(self.text_field)):
-            if expected < len(self.sizes) and _hash(text.encode()) == self.hashes[expected].tobytes():
-                yield text, bool(self.held_out[expected])
+        for document in _read(self.locations, SourceOptions(self.text_field)):
+            if expected < len(self.sizes) and _hash(document.text.encode()) == self.hashes[expected].tobytes():
+                yield document.text, bool(self.held_out[expected])
                 expected += 1
         if expected < len(self.sizes):
             where = ", ".join(self.locations)
@@ -91,14 +96,17 @@ def scan(locations: tuple[str, ...], text_field: str | None, share: float, seen:
     A document is held out if its hash, as a fraction, lies below `share`: the same document is on the same side
     whatever else the corpus holds. Few documents may miss the share by far: where none is held out, or so many that
     their bytes are nearer to all than to the share, the one whose size is nearest to the share is held out instead.
+    Where sources name strata, each stratum gives its share of bytes instead, its documents again chosen by hash.
 
     Raises:
         ValueError: a location that does not exist, a malformed file, or no document at all.
     """
     options = SourceOptions(text_field)
     hashes, sizes, duplicates = bytearray(), array("q"), 0
-    for text in _read(locations, options):
-        data = text.encode()
+    strata: list[str] = []
+    told: list[Facts] = []
+    for document in _read(locations, options):
+        data = document.text.encode()
         key = _hash(data)
         if key in seen:
             duplicates += 1
@@ -106,38 +114,24 @@ def scan(locations: tuple[str, ...], text_field: str | None, share: float, seen:
             seen.add(key)
             hashes += key
             sizes.append(len(data))
+            strata.append(document.stratum)
+            told.append(document.facts)
     if not sizes:
         left_out = ", ".join(f"{n} {reason}" for reason, n in {**options.skipped, "duplicate": duplicates}.items() if n)
         raise ValueError(f"data.paths: empty corpus: no text in {', '.join(locations)} ({left_out or 'nothing found'})")
     table = np.frombuffer(bytes(hashes), dtype=np.uint64).reshape(-1, 2)
     lengths = np.array(sizes)
-    held_out = _choose(table[:, 0], lengths, share)
-    return Corpus(locations, text_field, share, table, lengths, held_out, duplicates, dict(options.skipped))
+    held_out = choose(table[:, 0], lengths, strata, share)
+    facts = tuple(told) if any(told) else None
+    return Corpus(locations, text_field, share, table, lengths, held_out, duplicates, dict(options.skipped), facts)
 
 
-def split(text: str, share: float) -> tuple[str, str]:
-    """Cuts one text so that about `share` of it is held out: at the nearest line break, else between characters."""
-    aim = max(1, round(len(text) * (1 - share)))
-    breaks = [cut + 1 for cut in (text.rfind("\n", 0, aim), text.find("\n", aim)) if 0 <= cut < len(text) - 1]
-    cut = min(breaks, key=lambda position: abs(position - aim), default=min(aim, len(text) - 1))
-    return text[:cut], text[cut:]
-
-
-def _choose(hashes: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64], share: float) -> npt.NDArray[np.bool_]:
-    """Which documents are held out; none where there is only one."""
-    held_out = hashes < np.uint64(share * 2.0**64)
-    total = sizes.sum()
-    if not 0 < sizes[held_out].sum() <= (1 + share) / 2 * total:
-        nearest = np.lexsort((hashes, np.abs(sizes - share * total)))[0]
-        held_out = np.arange(len(sizes)) == nearest
-    return held_out if len(sizes) > 1 else np.zeros(1, dtype=np.bool_)
-
-
-def _read(locations: tuple[str, ...], options: SourceOptions) -> Iterator[str]:
+def _read(locations: tuple[str, ...], options: SourceOptions) -> Iterator[Document]:
     """The documents of all locations, in order; `NAME:REST` goes to the source NAME, all else to `files`."""
     for location in locations:
         name, rest = source_of(location)
-        yield from plugins.find("data.sources", name).documents(rest, options)
+        for document in plugins.find("data.sources", name).documents(rest, options):
+            yield Document(document) if isinstance(document, str) else document
 
 
 def source_of(location: str) -> tuple[str, str]:

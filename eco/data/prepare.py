@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, model_validator
 from eco.config import Config, absolute, setting
 from eco.data.contract import DataConfig
 from eco.data.corpus import Corpus, scan, source_of
+from eco.data.facts import PartFacts, part_facts
 from eco.data.pieces import PATTERN
 from eco.data.store import TokenStore, open_store
 from eco.data.stream import Stream, Windows
@@ -105,13 +106,17 @@ class Report:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that training and measurement need of the data."""
+    """Everything that training and measurement need of the data.
+
+    facts: one entry per store, what the sources told of its documents; None where they told nothing.
+    """
 
     tokenizer: Tokenizer
     stores: tuple[TokenStore, ...]
     weights: tuple[float, ...]
     seed: int
     report: Report
+    facts: tuple[PartFacts | None, ...]
 
     def stream(self, window: int) -> Stream:
         """The training samples, `window` targets each."""
@@ -151,7 +156,7 @@ def prepare(
     report = _report(corpora, stores, used, None if tokenizer.path else tokenizer.vocab_size)
     for line in report.lines():
         say(line)
-    return Prepared(used, stores, weights, data.seed, report)
+    return Prepared(used, stores, weights, data.seed, report, tuple(map(part_facts, corpora)))
 
 
 def _trained(

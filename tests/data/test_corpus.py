@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eco.data.corpus import Corpus, scan, split
+from eco.data.corpus import Corpus, scan
+from eco.data.split import split
 
 
 def corpus_of(folder: Path, texts: list[str], share: float = 0.2, seen: set[bytes] | None = None) -> Corpus:
