@@ -105,6 +105,12 @@ class Model(nn.Module, ABC):
     features: tuple[str, ...] = ()
     """The optional parts that this model has, for the ledger."""
 
+    labels: frozenset[str] = frozenset()
+    """What its losses read of a batch beside tokens and targets, by the names of `eco.data.labels`."""
+
+    main_losses: frozenset[str] | None = None
+    """The losses that training is about; others are auxiliary and may warm in. None: all are."""
+
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> None:
         """Fills every parameter and buffer, drawing only from `generator` (on the CPU, so equal on all devices)."""

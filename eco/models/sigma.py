@@ -162,13 +162,13 @@ class Sigma(InstantModel):
 
     def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
         hidden, routings = self._run(batch["tokens"], None)
-        losses = {"lm": self.token_loss(hidden, batch["targets"])}
+        output = self.language_loss(hidden, batch)
         if not self.training:
-            return StepOutput(losses)
+            return output
         for name in routings[0].losses if routings else ():
-            losses[name] = torch.stack([routing.losses[name] for routing in routings]).mean()
+            output.losses[name] = torch.stack([routing.losses[name] for routing in routings]).mean()
         self._balance.add(routings)
-        return StepOutput(losses, self._metrics(routings))
+        return StepOutput(output.losses, output.metrics | self._metrics(routings))
 
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> HybridCache:
         weight, config = self.embedding.weight, self.config

@@ -53,6 +53,9 @@ class TrainConfig(Config):
     ema_decay: float = setting(
         0.0, "Decay of the averaged weights used for evaluation and generation; 0 is off.", flat="ema-decay", ge=0, lt=1
     )
+    auxiliary_warmup: float = setting(
+        0.1, "Share of the steps over which the weights of auxiliary losses rise linearly from 0.", ge=0, le=1
+    )
     gradient_checkpointing: bool = setting(
         False, "Recompute activations in the backward pass to save memory.", flat="gradient-checkpointing"
     )

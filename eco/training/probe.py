@@ -4,8 +4,7 @@ They are those of the model in evaluation mode: no dropout, no noise, no state t
 that evaluation has.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -58,7 +57,18 @@ class Probe:
         return total
 
 
-def weighted_total(model: Model, losses: Mapping[str, Tensor], over: Mapping[str, float]) -> Tensor:
-    """The sum of the losses by the model's weights, where `over` gives no other."""
-    weights: dict[str, Any] = {**model.loss_weights, **over}
-    return sum((weights.get(name, 1.0) * loss for name, loss in losses.items()), torch.zeros(()))
+def weighted_total(
+    model: Model, losses: Mapping[str, Tensor], over: Mapping[str, float], warmth: float = 1.0
+) -> Tensor:
+    """The sum of the losses by the model's weights, where `over` gives no other; auxiliary ones times `warmth`."""
+    weights = loss_weights(model, losses, over, warmth)
+    return sum((weights[name] * loss for name, loss in losses.items()), torch.zeros(()))
+
+
+def loss_weights(
+    model: Model, losses: Iterable[str], over: Mapping[str, float], warmth: float = 1.0
+) -> dict[str, float]:
+    """The weight of each loss in the total; see `weighted_total`."""
+    weights: dict[str, float] = {**model.loss_weights, **over}
+    auxiliary = set() if model.main_losses is None else set(losses) - model.main_losses
+    return {name: weights.get(name, 1.0) * (warmth if name in auxiliary else 1.0) for name in losses}

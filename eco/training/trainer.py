@@ -24,7 +24,7 @@ from eco.training.distributed import World
 from eco.training.feed import Feed
 from eco.training.ledger import Ledger
 from eco.training.precision import Precision
-from eco.training.probe import weighted_total
+from eco.training.probe import loss_weights, weighted_total
 from eco.training.schedule import learning_rate_factor
 from eco.training.signals import GracefulStop
 
@@ -198,6 +198,9 @@ class Trainer:
             group["lr"] = group["initial_lr"] * factor
         row: Row = {"loss": float(losses.pop("total")), "lr": self.optimizer.param_groups[0]["lr"]}
         row.update({f"loss/{name}": float(value) for name, value in losses.items()})
+        if self.model.main_losses is not None:
+            weights = loss_weights(self.model, losses, self.config.loss_weights, self._warmth())
+            row.update({f"loss_weighted/{name}": weights[name] * float(value) for name, value in losses.items()})
         row.update({name: float(value) for name, value in metrics.items()})
         return row
 
@@ -242,7 +245,7 @@ class Trainer:
                         f"train.loss_weights names {', '.join(unknown)}; the losses of this model are: "
                         f"{', '.join(output.losses)}"
                     )
-                total = weighted_total(self.model, output.losses, self.config.loss_weights)
+                total = weighted_total(self.model, output.losses, self.config.loss_weights, self._warmth())
             with self.phases("backward"):
                 self.precision.scaler.scale(total * share).backward()  # type: ignore[no-untyped-call]
             for name, loss in {"total": total, **output.losses}.items():
@@ -253,6 +256,11 @@ class Trainer:
         self.world.average(p.grad for p in self._parameters if p.grad is not None)
         self.world.average(means.values())
         return means, _overall(metrics)
+
+    def _warmth(self) -> float:
+        """The share of their weight that auxiliary losses have in this step."""
+        steps = round(self.config.auxiliary_warmup * self.config.steps)
+        return min(1.0, (self.step + 1) / (steps + 1))
 
     def _dropout_seed(self) -> int:
         """Dropout draws from torch's default generator, seeded anew for each step: a resume needs no other state."""

@@ -185,6 +185,26 @@ def test_head_loss(rows: int, width: int, vocabulary: int, monkeypatch: pytest.M
     check(cross_entropy.linear_cross_entropy, reference, inputs, monkeypatch)
 
 
+@pytest.mark.parametrize("rows, width, vocabulary", [(37, 24, 50), (70, 16, 257)])
+def test_weighted_head_loss(rows: int, width: int, vocabulary: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eco.kernels.cross_entropy.cpu._LOGITS_BYTES", 20_000)
+    targets = torch.randint(vocabulary, (rows,), generator=torch.Generator().manual_seed(0))
+    targets[1::3] = -100
+    weights = torch.linspace(0, 2, rows)
+    inputs = [2 * randn(rows, width), randn(vocabulary, width, seed=1), targets]
+
+    def ours(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        weighted, plain = cross_entropy.weighted_cross_entropy(hidden, weight, targets, weights)
+        torch.testing.assert_close(plain, cross_entropy.linear_cross_entropy(hidden, weight, targets).detach())
+        assert not plain.requires_grad
+        return weighted
+
+    def reference(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return cross_entropy_reference.weighted_cross_entropy(hidden, weight, targets, weights.to(hidden), -100)
+
+    check(ours, reference, inputs, monkeypatch)
+
+
 @pytest.mark.parametrize("target", [5, -1])
 def test_head_loss_names_a_wrong_target(target: int, cpp: None) -> None:
     with pytest.raises(IndexError, match=f"target {target} .* vocabulary of 5"):

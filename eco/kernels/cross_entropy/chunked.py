@@ -31,45 +31,63 @@ class Pass(NamedTuple):
     logits_bytes: int
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, by: Pass) -> Tensor:
-    """See `eco.kernels.cross_entropy.linear_cross_entropy`."""
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, row_weights: Tensor | None, by: Pass
+) -> tuple[Tensor, Tensor]:
+    """See `eco.kernels.cross_entropy.linear_cross_entropy` and `weighted_cross_entropy`."""
     kept = targets != ignore_index
     wrong = targets[kept & ((targets < 0) | (targets >= len(weight)))]
     if len(wrong):
         raise IndexError(f"target {int(wrong[0])} is out of bounds for a vocabulary of {len(weight)}")
-    arguments = hidden, weight, targets.contiguous(), ignore_index, int(kept.sum()), by
-    loss: Tensor = _LinearCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
-    return loss
+    arguments = hidden, weight, targets.contiguous(), ignore_index, int(kept.sum()), row_weights, by
+    both: tuple[Tensor, Tensor] = _LinearCrossEntropy.apply(*arguments)  # type: ignore[no-untyped-call]
+    return both
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, count: int, by: Pass
-    ) -> Tensor:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        ignore_index: int,
+        count: int,
+        row_weights: Tensor | None,
+        by: Pass,
+    ) -> tuple[Tensor, Tensor]:
         dtype = native.compute_dtype(hidden)
         ctx.dtypes = hidden.dtype, weight.dtype
         ctx.count = count
         losses = torch.empty(len(hidden), device=hidden.device)
-        gradients = _losses_and_gradients(
-            hidden.to(dtype), weight.to(dtype), targets, ignore_index, losses, by, any(ctx.needs_input_grad)
-        )
-        ctx.save_for_backward(*gradients)
-        return losses.sum() / count
+        wanted = any(ctx.needs_input_grad)
+        tensors = hidden.to(dtype), weight.to(dtype), targets, ignore_index
+        ctx.save_for_backward(*_losses_and_gradients(*tensors, losses, row_weights, by, wanted))
+        plain = losses.sum() / count
+        loss = plain.clone() if row_weights is None else (losses * row_weights).sum() / count
+        ctx.mark_non_differentiable(plain)
+        return loss, plain
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, dloss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         dhidden, dweight = ctx.saved_tensors
         scale = dloss / ctx.count
         hidden_dtype, weight_dtype = ctx.dtypes
-        return (dhidden * scale).to(hidden_dtype), (dweight * scale).to(weight_dtype), None, None, None, None
+        return (dhidden * scale).to(hidden_dtype), (dweight * scale).to(weight_dtype), *[None] * 5
 
 
 def _losses_and_gradients(
-    hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, losses: Tensor, by: Pass, wanted: bool
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ignore_index: int,
+    losses: Tensor,
+    row_weights: Tensor | None,
+    by: Pass,
+    wanted: bool,
 ) -> tuple[Tensor, ...]:
-    """Fills `losses` (N,) and returns the gradients of their sum by `hidden` and `weight`, if wanted.
+    """Fills `losses` (N,) and returns the gradients of their (weighted) sum by `hidden` and `weight`, if wanted.
 
     The weight's is summed over the chunks in fp32.
     """
@@ -81,6 +99,8 @@ def _losses_and_gradients(
         logits = hidden[part] @ weight.T
         by.differentiate(logits, targets[part], ignore_index, losses[part])
         if dhidden is not None and dweight is not None:
+            if row_weights is not None:
+                logits.mul_(row_weights[part, None])  # they are gradients now
             torch.mm(logits, weight, out=dhidden[part])
             for first in range(0, len(weight), _SLICE):
                 tokens = slice(first, first + _SLICE)

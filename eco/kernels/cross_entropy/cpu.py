@@ -16,10 +16,12 @@ def able(hidden: Tensor, weight: Tensor, targets: Tensor) -> bool:
     return dtype in (torch.float32, torch.bfloat16) and hidden.numel() > 0 and native.usable(hidden, weight, targets)
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
-    """See `eco.kernels.cross_entropy.linear_cross_entropy`."""
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, row_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `eco.kernels.cross_entropy.linear_cross_entropy` and `weighted_cross_entropy`."""
     by = chunked.Pass(_differentiate, _LOGITS_BYTES)
-    return chunked.linear_cross_entropy(hidden, weight, targets, ignore_index, by)
+    return chunked.linear_cross_entropy(hidden, weight, targets, ignore_index, row_weights, by)
 
 
 def _differentiate(logits: Tensor, targets: Tensor, ignore_index: int, losses: Tensor) -> None:

@@ -13,10 +13,12 @@ _MOST_COLUMNS = 4096
 """Logits of a row that a program holds at a time."""
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
-    """See `eco.kernels.cross_entropy.linear_cross_entropy`."""
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, row_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `eco.kernels.cross_entropy.linear_cross_entropy` and `weighted_cross_entropy`."""
     by = chunked.Pass(_differentiate, _LOGITS_BYTES)
-    return chunked.linear_cross_entropy(hidden, weight, targets, ignore_index, by)
+    return chunked.linear_cross_entropy(hidden, weight, targets, ignore_index, row_weights, by)
 
 
 def _differentiate(logits: Tensor, targets: Tensor, ignore_index: int, losses: Tensor) -> None:

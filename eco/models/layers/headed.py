@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from eco.kernels.cross_entropy import linear_cross_entropy
+from eco.kernels.cross_entropy import linear_cross_entropy, weighted_cross_entropy
 from eco.models.contract import IGNORE, Batch, Cache, Carry, LanguageModel, StepOutput
 
 
@@ -36,7 +36,7 @@ class HeadedModel(LanguageModel):
         return F.linear(hidden[:, -1:] if last_only else hidden, self.head_weight)
 
     def training_step(self, batch: Batch, carry: Carry | None = None) -> StepOutput:
-        return StepOutput({"lm": self.token_loss(self.hidden(batch["tokens"]), batch["targets"])})
+        return self.language_loss(self.hidden(batch["tokens"]), batch)
 
     def run_block(self, index: int, inputs: Sequence[Any], keep: bool) -> Any:
         """blocks[index](*inputs); computed again in the backward pass where `gradient_checkpointing` asks for that.
@@ -48,6 +48,11 @@ class HeadedModel(LanguageModel):
             return checkpoint(block, *inputs, use_reentrant=False)
         return block(*inputs)
 
-    def token_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """The mean cross-entropy in nats over the targets (B, T) that are not IGNORE."""
-        return linear_cross_entropy(hidden.flatten(0, 1), self.head_weight, targets.flatten(), IGNORE)
+    def language_loss(self, hidden: Tensor, batch: Batch) -> StepOutput:
+        """The loss `lm` of final hidden states (B, T, width): the mean cross-entropy in nats over the targets that are
+        not IGNORE, each times its `weight` where the batch has weights; then without them it is a metric."""
+        tensors = hidden.flatten(0, 1), self.head_weight, batch["targets"].flatten()
+        if "weight" not in batch:
+            return StepOutput({"lm": linear_cross_entropy(*tensors, IGNORE)})
+        weighted, plain = weighted_cross_entropy(*tensors, batch["weight"].flatten(), IGNORE)
+        return StepOutput({"lm": weighted}, {"lm_unweighted": plain})
