@@ -1,5 +1,6 @@
 """Files and folders that are either wholly there or not there: write beside, fsync, rename."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -54,6 +55,12 @@ def write_json(path: Path, value: Any) -> None:
     with replacing(path) as stream:
         json.dump(value, stream, indent=2, allow_nan=False, sort_keys=False)
         stream.write("\n")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

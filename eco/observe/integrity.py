@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from eco.files import write_json
+from eco.files import sha256, write_json
 from eco.observe.run import RunPaths
 
 
@@ -70,7 +70,7 @@ def recipe_digest(recipe: Mapping[str, Any]) -> str:
 def _entry(root: Path, path: Path) -> dict[str, Any]:
     full = path.absolute()
     name = full.relative_to(root) if full.is_relative_to(root) else full
-    return {"path": name.as_posix(), "sha256": _sha256(full), "size": full.stat().st_size}
+    return {"path": name.as_posix(), "sha256": sha256(full), "size": full.stat().st_size}
 
 
 def _differences(root: Path, entry: Mapping[str, Any]) -> list[str]:
@@ -81,11 +81,6 @@ def _differences(root: Path, entry: Mapping[str, Any]) -> list[str]:
     size = path.stat().st_size
     if size != entry["size"]:
         return [f"{name} had {entry['size']} bytes and has {size}"]
-    if _sha256(path) != entry["sha256"]:
+    if sha256(path) != entry["sha256"]:
         return [f"{name} has other content of the same size"]
     return []
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -49,6 +49,11 @@ def plot_run(run_dir: Path) -> list[Path]:
     rows = read_metrics(run.metrics)
     if not any("loss" in row for row in rows):
         raise ValueError(f"nothing to draw: {run.metrics} holds no training step yet; plot again after the first")
+    return draw_curves(rows, run.plots)
+
+
+def draw_curves(rows: list[Row], folder: Path) -> list[Path]:
+    """The pictures of `plot_run` from the rows of a metrics file, in `folder`, which is made where it is missing."""
     drawings: dict[str, Callable[[list[Row]], Figure | None]] = {
         "loss": loss_figure,
         "accuracy": accuracy_figure,
@@ -56,12 +61,12 @@ def plot_run(run_dir: Path) -> list[Path]:
         "speed": speed_figure,
         "phases": phases_figure,
     }
-    run.plots.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     paths = []
     for name, draw in drawings.items():
         figure = draw(rows)
         if figure is not None:
-            paths.append(save(figure, run.plots / f"{name}.png"))
+            paths.append(save(figure, folder / f"{name}.png"))
     return paths
 
 
