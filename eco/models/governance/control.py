@@ -15,10 +15,14 @@ from torch import Tensor, nn
 CHANNELS = ("quality", "alignment", "priority", "decay", "position")
 """The metadata of a token, numbers from 0 to 1 in this order.
 
-quality, alignment: what the corpus says of the document, as shares of 10. priority: 0.9 high, 0.6 medium, 0.3 low,
-0.5 unknown. decay: how fast older text loses weight; of a document, the mean of quality and alignment. position: tokens
-since the document began, as a share of the model's context and at most 1, which says nothing of the document's length.
+quality, alignment: what the corpus says of the document, as shares of 10. priority: see `PRIORITIES`. decay: how fast
+older text loses weight; of a document, the mean of quality and alignment. position: tokens since the document began, as
+a share of the model's context and at most 1, which says nothing of the document's length.
 """
+
+PRIORITIES = {"high": 0.9, "medium": 0.6, "low": 0.3}
+UNKNOWN = 0.5
+"""Quality, alignment or priority of a document of which it is not known."""
 
 
 class Control(nn.Module):
