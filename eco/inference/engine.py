@@ -10,6 +10,7 @@ from eco import machine
 from eco.inference.completion import Completion
 from eco.inference.growth import grow
 from eco.inference.healing import take_back
+from eco.inference.prefix_cache import PrefixCache
 from eco.inference.row import Row
 from eco.inference.sampling import Sampling, uniforms
 from eco.inference.text import GrowingText
@@ -24,12 +25,20 @@ class Engine:
 
     batch_tokens: most cache positions (rows x the longest row) of one batch; more rows are generated in several
         batches. A position costs 2 x layers x kv_heads x head size numbers.
+    prefix_cache: keeps the beginnings of prompts for those that begin alike; None: each prompt is computed anew.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, batch_tokens: int = 32_768) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        batch_tokens: int = 32_768,
+        prefix_cache: PrefixCache | None = None,
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_tokens = batch_tokens
+        self.prefix_cache = prefix_cache
 
     def generate(self, prompts: Sequence[str], sampling: Sampling, samples: int = 1) -> list[list[Completion]]:
         """`samples` continuations of each prompt, in the order of the prompts.
@@ -54,7 +63,7 @@ class Engine:
         with evaluating(self.model):
             for batch in self._batches(rows, sampling.max_new_tokens):
                 with self._computing():
-                    for _ in grow(self.model, self.tokenizer, batch, sampling):
+                    for _ in grow(self.model, self.tokenizer, batch, sampling, self.prefix_cache):
                         pass
         done = [row.completion() for row in rows]
         return [done[at : at + samples] for at in range(0, len(done), samples)]
@@ -69,7 +78,7 @@ class Engine:
 
     def _pieces(self, row: Row, sampling: Sampling) -> Iterator[str]:
         with evaluating(self.model):
-            steps = grow(self.model, self.tokenizer, [row], sampling)
+            steps = grow(self.model, self.tokenizer, [row], sampling, self.prefix_cache)
             while True:
                 with self._computing():  # never held across a yield: the caller's code must not run under it
                     ended = next(steps, _END) is _END

@@ -7,16 +7,23 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eco.inference.healing import only_continuing
+from eco.inference.prefix_cache import PrefixCache
 from eco.inference.row import Row
 from eco.inference.sampling import Sampling, draw, log_probability
 from eco.inference.tokenizer import Tokenizer
 from eco.models.contract import Cache, LanguageModel
 
 
-def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: Sampling) -> Iterator[None]:
+def grow(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    rows: list[Row],
+    sampling: Sampling,
+    prefix_cache: PrefixCache | None = None,
+) -> Iterator[None]:
     """Adds tokens to all rows until each is finished; yields after every token but the last. Finished rows leave."""
     fused = model.fused_step()
-    logits, cache = prefill(model, rows, shared=fused is not None)
+    logits, cache = prefill(model, rows, fused is not None, prefix_cache)
     uniforms = pad_sequence([row.uniforms for row in rows], batch_first=True).to(logits.device)
     position = 0
     while True:
@@ -39,7 +46,9 @@ def grow(model: LanguageModel, tokenizer: Tokenizer, rows: list[Row], sampling: 
         position += 1
 
 
-def prefill(model: LanguageModel, rows: list[Row], shared: bool) -> tuple[Tensor, Cache]:
+def prefill(
+    model: LanguageModel, rows: list[Row], shared: bool, prefix_cache: PrefixCache | None = None
+) -> tuple[Tensor, Cache]:
     """Logits (rows, V) of the first new token, and the cache. Samples of one prompt share its computation.
 
     shared: also its place in the cache, for the fused step.
@@ -51,7 +60,10 @@ def prefill(model: LanguageModel, rows: list[Row], shared: bool) -> tuple[Tensor
     tokens = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in number], device=device)
     padding = torch.tensor([longest - len(prompt) for prompt in number], device=device)
     cache = model.new_cache(len(number), longest, padding if padding.any() else None)
-    logits = model(tokens, cache, last_only=True)[:, -1]
+    done = prefix_cache.restore(model, list(number), cache) if prefix_cache else 0
+    logits = model(tokens[:, done:], cache, last_only=True)[:, -1]
+    if prefix_cache:
+        prefix_cache.keep(model, list(number), cache)
     of_rows = torch.tensor(source, device=device)
     cache.branch(of_rows, max(row.limit for row in rows), shared)
     return logits[of_rows], cache

@@ -5,31 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from eco.kernels.native import compute_dtype
 from eco.kernels.ternary import Ternary, by_row, pack, packed_linear, ternarise, ternary_linear, unpacks
 from eco.models.layers.linear import StackedLinear
+from eco.models.layers.optimizer_steps import OptimizerSteps
 
 _SAMPLE = 65536
 """Weights of a layer that its evidence looks at: enough for a share to 0.2 %."""
 
 _WITNESSES = 64
 """Weights of a layer that are compared with what they were when its codes were made."""
-
-
-class _Optimizers:
-    """Counts the steps of all optimizers in the process, whoever calls them: torch's fused ones do not even count as
-    writes to their parameters."""
-
-    steps = 0
-
-    @classmethod
-    def stepped(cls, *_: object) -> None:
-        cls.steps += 1
-
-
-register_optimizer_step_post_hook(_Optimizers.stepped)
 
 
 def projection(width: int, row_blocks: Sequence[int], *, quantised: bool) -> StackedLinear:
@@ -120,9 +106,9 @@ class BitLinear(StackedLinear):
     def _forget_if_written(self) -> None:
         """Also what nobody told of: a step of an optimizer, and outside of training, where adapters are merged and
         weights are set by hand, other weights than those that the codes were made of."""
-        if self._made_at != _Optimizers.steps or not (self.training or self._is_as_it_was()):
+        if self._made_at != OptimizerSteps.count or not (self.training or self._is_as_it_was()):
             self.weights_changed()
-            self._made_at, self._witness = _Optimizers.steps, self._witnesses().clone()
+            self._made_at, self._witness = OptimizerSteps.count, self._witnesses().clone()
 
     def _is_as_it_was(self) -> bool:
         return self._witness is not None and torch.equal(self._witness, self._witnesses())

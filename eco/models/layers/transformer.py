@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eco.kernels.native import compute_dtype
+from eco.kernels.rotary import rotate
 from eco.models.contract import Cache
 from eco.models.layers.attention import Attention
 from eco.models.layers.cache import KVCache, Past
@@ -22,6 +23,10 @@ class Transformer(HeadedModel):
     """A language model of `blocks`, each called as block(*stream, rotation, past), between `embedding` and head."""
 
     norm: LayerNorm | RMSNorm
+
+    conditioning: str = ""
+    """Names what its logits depend on beside weights and tokens: prompts under one name share no cached prefix with
+    those under another."""
 
     def run_blocks(self, x: Tensor, rotation: Rotation | None = None, cache: Cache | None = None) -> Tensor:
         """x (B, T, width) through all blocks and the last norm; extends the cache by T positions."""
@@ -50,6 +55,19 @@ class Transformer(HeadedModel):
             device=weight.device,
             padding=padding,
         )
+
+    def moved_keys(self, keys: Tensor, columns: int) -> Tensor:
+        """Cached keys (..., T, D) as they would be `columns` further right in the cache, behind so much more padding.
+
+        Rotary angles are those of columns, so the rotated dimensions turn on; learned positions do not know columns.
+        """
+        rotary = getattr(self, "rotary", None)
+        if not columns or rotary is None:
+            return keys
+        cos, sin = rotary(abs(columns), 1)
+        turning = 2 * cos.shape[-1]
+        turned = rotate(keys[..., :turning], cos, sin if columns > 0 else -sin)
+        return torch.cat([turned, keys[..., turning:]], -1)
 
     def init_weights(self, generator: torch.Generator) -> None:
         init_transformer(self, len(self.blocks), generator)
