@@ -15,7 +15,10 @@ from eco.config import Config, absolute, setting
 from eco.data.contract import DataConfig
 from eco.data.corpus import Corpus, scan, source_of
 from eco.data.facts import PartFacts, part_facts
+from eco.data.labelled import LabelledStream, LabelledWindows
+from eco.data.labels import Labels, Weighting, document_weights
 from eco.data.pieces import PATTERN
+from eco.data.seeds import seed_words
 from eco.data.store import TokenStore, open_store
 from eco.data.stream import Stream, Windows
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
@@ -23,15 +26,23 @@ from eco.machine import cache_folder
 
 STDLIB = "stdlib:"
 
+_LIBRARY = "library"  # beside `files`, the source whose location is a path
+
 
 def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
 def _absolute(locations: tuple[str, ...]) -> tuple[str, ...]:
-    """Files and globs from the root, so that the run finds them again from another working directory."""
-    named = [(source_of(location), location) for location in locations]
-    return tuple(absolute(rest) if source == "files" else location for (source, rest), location in named)
+    """Paths and globs from the root, so that the run finds them again from another working directory."""
+    return tuple(map(_from_root, locations))
+
+
+def _from_root(location: str) -> str:
+    source, rest = source_of(location)
+    if source == "files":
+        return absolute(rest)
+    return f"{source}:{absolute(rest)}" if source == _LIBRARY else location
 
 
 Paths = Annotated[tuple[str, ...], BeforeValidator(_several), AfterValidator(_absolute)]
@@ -50,11 +61,12 @@ class TextConfig(DataConfig):
     paths: Paths = setting(
         (),
         "Files, folders and globs of .py .txt .md .jsonl .jsonl.gz .parquet; `stdlib:` (also when empty) is the "
-        "source of Python's standard library.",
+        "source of Python's standard library, `library:DIR` a folder that `eco data build-corpus` made.",
     )
     mix: tuple[MixEntry, ...] = setting((), "Several corpora with weights, instead of paths.")
     text_field: str | None = setting(None, "Field of a record that holds its text; else text, content or code.")
     held_out: float = setting(0.05, "Share of the documents, by hash, that training never sees.", gt=0, lt=1)
+    weighting: Weighting = setting("none", "How documents weigh in the loss: alike, or by their quality and alignment.")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -73,6 +85,7 @@ class Report:
 
     bytes: UTF-8 bytes of the distinct documents. The tokens include one end of text per document.
     wanted_vocab_size: what the tokenizer was to have; None for a given one.
+    merges: of the tokenizer; with seed words, those that complete them are among them.
     """
 
     documents: int
@@ -84,6 +97,7 @@ class Report:
     held_out_tokens: int
     vocab_size: int
     wanted_vocab_size: int | None
+    merges: int
 
     @property
     def bytes_per_token(self) -> float:
@@ -101,7 +115,10 @@ class Report:
             f"{self.bytes_per_token:.2f} bytes per token, vocabulary {self.vocab_size}"
         )
         if self.wanted_vocab_size and self.vocab_size < self.wanted_vocab_size:
-            yield f"the corpus fills only {self.vocab_size} of {self.wanted_vocab_size} tokens of the vocabulary"
+            yield (
+                f"the corpus supports {self.merges} merges, for no further pair of tokens is in it often enough "
+                f"(tokenizer.min_frequency); they fill {self.vocab_size} of {self.wanted_vocab_size} tokens"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,31 @@ class Prepared:
         """The training samples, `window` targets each."""
         parts = [store.training for store in self.stores]
         return Stream(parts, window, self.tokenizer, self.seed, self.weights)
+
+    def labelled_stream(self, window: int, wanted: frozenset[str], weighting: Weighting) -> Stream | LabelledStream:
+        """The same with the labels `wanted` and the weights of the documents; plain where neither is asked for.
+
+        Raises:
+            ValueError: the corpus or the tokenizer cannot give them; see `Labels` and `document_weights`.
+        """
+        if not wanted and weighting == "none":
+            return self.stream(window)
+        labels = []
+        for store, facts in zip(self.stores, self.facts, strict=True):
+            table = facts.training if facts else None
+            weights = document_weights(store.training, table) if weighting == "metadata" else None
+            labels.append(Labels(store.training, table, self.tokenizer, window, wanted, weights))
+        return LabelledStream(self.stream(window), labels)
+
+    def labelled_held_out(self, window: int, wanted: frozenset[str]) -> list[LabelledWindows]:
+        """The held-out windows with the labels `wanted`."""
+        parts = zip(self.held_out(window), self.stores, self.facts, strict=True)
+        return [
+            LabelledWindows(
+                windows, Labels(store.held_out, facts.held_out if facts else None, self.tokenizer, window, wanted)
+            )
+            for windows, store, facts in parts
+        ]
 
     def held_out(self, window: int) -> list[Windows]:
         """The held-out windows of each store, in the order of the text; each held-out token is a target once."""
@@ -163,7 +205,10 @@ def _trained(
     corpora: list[Corpus], weights: tuple[float, ...], config: TokenizerConfig, cache: Path, say: Callable[[str], None]
 ) -> Tokenizer:
     """The tokenizer of these corpora and settings, trained if the cache does not have it."""
-    content = [corpus.digest for corpus in corpora], weights, config.model_dump(), PATTERN
+    settings = config.model_dump(exclude={"layout", "seeds"})
+    content: tuple[object, ...] = ([corpus.digest for corpus in corpora], weights, settings, PATTERN)
+    if config.layout != "code" or config.seeds:  # the others keep the names that their files have had
+        content += (config.first_tokens, seed_words() if config.seeds else [])
     path = cache / f"{xxhash.xxh3_128_hexdigest(repr(content).encode())}.tokenizer.json"
     with FileLock(path.with_suffix(".lock")):
         with suppress(ValueError):  # not there, or damaged
@@ -190,4 +235,5 @@ def _report(corpora: list[Corpus], stores: tuple[TokenStore, ...], tokenizer: To
         held_out_tokens=sum(store.held_out.targets for store in stores),
         vocab_size=tokenizer.vocab_size,
         wanted_vocab_size=wanted,
+        merges=tokenizer.merges,
     )

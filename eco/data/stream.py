@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from eco.data.order import Mixture, Permutation
+from eco.data.order import Indices, Mixture, Permutation
 from eco.data.store import Part
 from eco.data.tokenizer import Tokenizer
 
@@ -102,12 +102,19 @@ class Stream:
 
     def batch(self, index: int, count: int) -> Batch:
         """Samples `index` to `index + count - 1`: `tokens` (count, T) and `targets` (count, T), both int64."""
+        stores, windows = self.places(index, count)
+        batch = _Buffer(count, self.window, self._pad)
+        for row, (store, window) in enumerate(zip(stores.tolist(), windows.tolist(), strict=True)):
+            self._parts[store].copy(window, batch, row)
+        return batch.tensors()
+
+    def places(self, index: int, count: int) -> tuple[Indices, Indices]:
+        """Of each of these samples, the part and the window of that part, (count,) both."""
         stores, turns = self._mixture(np.arange(index, index + count))
         epochs, positions = np.divmod(turns, self._sizes[stores])
-        batch = _Buffer(count, self.window, self._pad)
+        windows = np.empty_like(positions)
         for store, epoch in sorted({*zip(stores.tolist(), epochs.tolist(), strict=True)}):
             rows = np.flatnonzero((stores == store) & (epochs == epoch))
             shuffle = Permutation(len(self._parts[store]), (self._seed, store, epoch))
-            for row, window in zip(rows.tolist(), shuffle(positions[rows]).tolist(), strict=True):
-                self._parts[store].copy(window, batch, row)
-        return batch.tensors()
+            windows[rows] = shuffle(positions[rows])
+        return stores, windows

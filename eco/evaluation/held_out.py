@@ -2,15 +2,25 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from eco.data.order import Permutation
-from eco.data.stream import Windows
 from eco.models.contract import IGNORE, Batch, LanguageModel, evaluating
 from eco.training.precision import Precision
+
+
+class Windows(Protocol):
+    """The held-out windows of one part, plain or with labels."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: int, count: int) -> Batch:
+        """Windows `index` to `index + count - 1`."""
+        ...
 
 
 def spread(parts: Sequence[Windows], batch: int, windows: int = 0) -> Iterator[Batch]:

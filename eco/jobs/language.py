@@ -38,9 +38,13 @@ class LanguageWork(Work):
         self._recipe = recipe
         self._data = prepare(text_of(recipe), tokenizer, say=say)
         self.model = language_model(recipe, self._data.tokenizer, device)
-        context = self.model.config.context
+        context, labels = self.model.config.context, self.model.labels
         self._stream = self._data.stream(context)
+        self._samples = self._data.labelled_stream(context, labels, text_of(recipe).weighting)
         self._held_out = self._data.held_out(context)
+        control, others = labels & {"control"}, labels - {"control"}
+        self._controlled = self._data.labelled_held_out(context, control) if control else []
+        self._auxiliary = self._data.labelled_held_out(context, others) if others else []
 
     @property
     def content(self) -> str:
@@ -54,11 +58,20 @@ class LanguageWork(Work):
         self._stream.check_batch(count)
 
     def batch(self, index: int, count: int) -> Batch:
-        return self._stream.batch(index, count)
+        return self._samples.batch(index, count)
 
     def measure(self, rows: int, precision: Precision) -> Row:
-        windows = spread(self._held_out, rows, self._recipe.train.eval_windows)
-        return held_out_loss(self.model, windows, torch.from_numpy(self._data.tokenizer.token_lengths), precision)
+        """The loss is that of the text alone; with the metadata of the documents it is `val_loss_controlled`."""
+        count, lengths = self._recipe.train.eval_windows, torch.from_numpy(self._data.tokenizer.token_lengths)
+        row: Row = {**held_out_loss(self.model, spread(self._held_out, rows, count), lengths, precision)}
+        if self._controlled:
+            told = held_out_loss(self.model, spread(self._controlled, rows, count), lengths, precision)
+            row["val_loss_controlled"] = told["val_loss"]
+        if self._auxiliary:
+            from eco.evaluation.auxiliary import auxiliary_figures
+
+            row |= auxiliary_figures(self.model, spread(self._auxiliary, rows, count), precision)
+        return row
 
     def unmeasured(self, count: int) -> Unmeasured:
         """The held-out windows that `measure` leaves, `count` of which are wanted at once.

@@ -78,7 +78,8 @@ def test_the_prediction_is_exact_where_the_loss_is_quadratic_in_each_weight():
     model = torch.nn.Module()
     model.weight = torch.nn.Parameter(torch.linspace(2, -1, 10))
     model.still = torch.nn.Parameter(torch.ones(3))
-    model.carries, model.loss_weights, model.config = False, {}, ModelConfig(family="quadratic")
+    model.carries, model.loss_weights, model.main_losses = False, {}, None
+    model.config = ModelConfig(family="quadratic")
     model.training_step = lambda batch: SimpleNamespace(
         losses={"square": (curved * (model.weight - target).square()).sum() / 2 + model.still.sum()}
     )
