@@ -228,3 +228,18 @@ def test_other_models_pass_by():
 def test_a_capacity_of_nothing_is_refused():
     with pytest.raises(ValueError, match="holds nothing"):
         PrefixCache(0)
+
+
+def test_what_lay_in_the_memory_of_padding_does_not_matter(model, monkeypatch):
+    cache, stem, plain = PrefixCache(ROOM), tokens(80, 3), model.new_cache
+    prompts = [[*stem, 1], [*stem, *tokens(60, 4)]]
+    expected = first_logits(model, prompts, cache)
+
+    def dirty(*arguments):
+        made = plain(*arguments)
+        made.keys.fill_(torch.nan)
+        made.values.fill_(torch.nan)
+        return made
+
+    monkeypatch.setattr(model, "new_cache", dirty)
+    torch.testing.assert_close(first_logits(model, prompts, cache), expected, atol=1e-5, rtol=0)
