@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "train a small model on the standard library's source, start to finish in minutes",
+    "data": "build a library of documents to train on, such as the King James Version by book and chapter",
     "train": "train a recipe; goes on by itself where a run was stopped",
     "resume": "go on with the run in a run directory",
     "generate": "let a trained model continue a prompt",
@@ -16,6 +17,8 @@ COMMANDS = {
     "solve": "let a trained model solve a puzzle, and draw how",
     "sandbox": "how well this machine can contain untrusted code; `eco sandbox test` attacks it",
     "store": "what a run has learnt from its own verified answers; roll it back",
+    "pack": "pack a trained model for download, with its card and what its validation needs",
+    "validate": "check a packed model in a process that has nothing but the archive",
     "plot": "draw a run's curves as PNG files",
     "checkpoints": "list or verify the checkpoints of a run",
     "recipes": "list the recipes that ship with Eco",

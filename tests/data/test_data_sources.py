@@ -18,7 +18,7 @@ def read(location: Path | str, text_field: str | None = None) -> tuple[list[str]
 
 
 def test_the_room_has_these_sources() -> None:
-    assert plugins.names("data.sources") == ["files", "stdlib"]
+    assert plugins.names("data.sources") == ["files", "library", "stdlib"]
 
 
 def test_a_folder_is_read_in_order_with_every_format(tmp_path: Path) -> None:
