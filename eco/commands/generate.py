@@ -23,6 +23,10 @@ class Arguments:
     """How many continuations; more than one are computed as a batch."""
     checkpoint: str = "best"
     """Which weights: best, last, or a step."""
+    control: str | None = None
+    """Write as documents of these metadata do: quality, alignment, priority, decay, as in quality=1.0,priority=high."""
+    guidance: float | None = None
+    """How strongly the control counts: 1 as in training (unless given), above 1 exaggerates it."""
     json: bool = False
     """Print JSON with text, tokens and why each continuation ended."""
     sampling: Annotated[Sampling, tyro.conf.OmitArgPrefixes] = field(default_factory=Sampling)
@@ -32,8 +36,9 @@ def run(words: list[str]) -> int:
     arguments = read(Arguments, words, "generate")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     trained = load_language(arguments.run, arguments.checkpoint)
+    engine = trained.controlled(arguments.control, arguments.guidance)
     if arguments.json or arguments.samples != 1:
-        completions = trained.engine.generate([prompt], arguments.sampling, samples=arguments.samples)[0]
+        completions = engine.generate([prompt], arguments.sampling, samples=arguments.samples)[0]
         if arguments.json:
             texts = [{"text": c.text, "tokens": len(c.tokens), "finish": c.finish} for c in completions]
             print_json({"run": str(trained.path), "step": trained.step, "prompt": prompt, "completions": texts})
@@ -41,7 +46,7 @@ def run(words: list[str]) -> int:
             print("\n\n".join(f"--- {i + 1}\n{prompt}{c.text}" for i, c in enumerate(completions)))
         return 0
     print(prompt, end="", flush=True)
-    for piece in trained.engine.stream(prompt, arguments.sampling):
+    for piece in engine.stream(prompt, arguments.sampling):
         print(piece, end="", flush=True)
     print()
     return 0

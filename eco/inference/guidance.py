@@ -13,6 +13,9 @@ from eco.models.governance.control import CHANNELS, PRIORITIES, UNKNOWN
 SETTINGS = CHANNELS[:-1]
 """The channels that a user sets; the position is counted."""
 
+ControlSettings = str | Mapping[str, float | str]
+"""What a user asks for; see `read_control`."""
+
 
 class Guided(LanguageModel):
     """`model` under `control`; its logits are without + scale x (with - without) those of the model with the control.
@@ -26,17 +29,18 @@ class Guided(LanguageModel):
         ValueError: the model knows no control; the control or the scale is none.
     """
 
-    def __init__(self, model: LanguageModel, control: str | Mapping[str, float | str], scale: float = 1.0) -> None:
+    def __init__(self, model: LanguageModel, control: ControlSettings, scale: float = 1.0) -> None:
         super().__init__()
         if "control" not in model.labels:
             raise ValueError(
-                "this model was trained without control, so that it can follow none; train with model.control"
+                "this model was trained without control, so that it can follow none; train one with model.control: true"
             )
         if not (math.isfinite(scale) and scale >= 0):
             raise ValueError(f"guidance is {scale}; give a number of at least 0, such as 2")
         self.model, self.config, self.scale = model, model.config, scale
         self.settings = torch.tensor(read_control(control), device=next(model.parameters()).device)
         self._halves = 1 if scale == 1 else 2
+        self.train(model.training)  # else whoever sets it back to its own mode would set the model to training
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
         assert cache is None or isinstance(cache, GuidedCache)
@@ -99,7 +103,7 @@ class GuidedCache:
         return taken
 
 
-def read_control(control: str | Mapping[str, float | str]) -> list[float]:
+def read_control(control: ControlSettings) -> list[float]:
     """`quality=1.0,priority=high`, or the same as a mapping -> the values of `SETTINGS`, in their order.
 
     What is not set is unknown, 0.5, and the decay the mean of quality and alignment.

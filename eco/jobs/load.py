@@ -14,6 +14,7 @@ from eco import recipe as recipes
 from eco.data.tokenizer import Tokenizer
 from eco.improvement.head import HEAD, Head
 from eco.inference.engine import Engine
+from eco.inference.guidance import ControlSettings, Guided
 from eco.inference.sampling import Sampling
 from eco.inference.search import Answer, Search, solve
 from eco.jobs.language import language_model
@@ -43,9 +44,29 @@ class Trained:
     def engine(self) -> Engine:
         return Engine(self.model, self.tokenizer)
 
-    def generate(self, prompt: str, **sampling: Any) -> str:
-        """The continuation of one prompt; `sampling` are fields of `eco.inference.sampling.Sampling`."""
-        return self.engine.generate([prompt], Sampling(**sampling))[0][0].text
+    def generate(
+        self, prompt: str, *, control: ControlSettings | None = None, guidance: float | None = None, **sampling: Any
+    ) -> str:
+        """The continuation of one prompt; `sampling` are fields of `eco.inference.sampling.Sampling`.
+
+        control, guidance: see `controlled`, which raises a ValueError where they do not fit.
+        """
+        return self.controlled(control, guidance).generate([prompt], Sampling(**sampling))[0][0].text
+
+    def controlled(self, control: ControlSettings | None, guidance: float | None = None) -> Engine:
+        """The engine that writes as documents of the metadata `control` do; None: as all of them together.
+
+        control: `quality=1.0,priority=high` or such a mapping, see `eco.inference.guidance.read_control`.
+        guidance: how strongly it counts, see `eco.inference.guidance.Guided`; None is 1, the model as it was trained.
+
+        Raises:
+            ValueError: the model knows no control, the control or the guidance is none, or a guidance has no control.
+        """
+        if control is not None:
+            return Engine(Guided(self.model, control, 1.0 if guidance is None else guidance), self.tokenizer)
+        if guidance is not None:
+            raise ValueError(f"guidance {guidance} has no control to strengthen; give one too, such as quality=1.0")
+        return self.engine
 
 
 @dataclass(frozen=True)

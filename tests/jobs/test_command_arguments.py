@@ -23,6 +23,7 @@ def test_the_engine_is_told_how_many_samples_even_if_that_is_none(monkeypatch, s
         raise ValueError("at least 1")
 
     engine = SimpleNamespace(generate=refuse, stream=lambda prompt, sampling: iter("text"))
-    monkeypatch.setattr(generate, "load_language", lambda run, checkpoint: SimpleNamespace(engine=engine))
+    trained = SimpleNamespace(controlled=lambda control, guidance: engine)
+    monkeypatch.setattr(generate, "load_language", lambda run, checkpoint: trained)
     assert main(["generate", "run", "--prompt", "a", "--samples", str(samples)]) == 1
     assert asked == [samples]

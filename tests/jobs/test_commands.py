@@ -62,6 +62,12 @@ def test_generate_is_repeatable_and_seeded(eco, run):
     assert eco("generate", run, "--prompt", "def alpha", "--max-new-tokens", "4").stdout.startswith("def alpha")
 
 
+def test_generate_refuses_a_control_that_the_model_never_had(eco, run):
+    words = ["generate", run, "--prompt", "def alpha"]
+    assert "trained without control" in eco(*words, "--control", "quality=1.0").stderr
+    assert "guidance 2.0 has no control to strengthen" in eco(*words, "--guidance", "2").stderr
+
+
 def test_plot_and_checkpoints(eco, run):
     assert all(path.endswith(".png") for path in answer(eco("plot", run, "--json")))
     listed = answer(eco("checkpoints", run, "--verify", "--json"))
