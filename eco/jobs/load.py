@@ -23,6 +23,8 @@ from eco.jobs.puzzles import fit_of, puzzle_model, read_identifiers, task_of
 from eco.models.contract import LanguageModel, Model, RecursiveModel
 from eco.observe.run import existing_run
 from eco.recipe import Recipe
+from eco.ship.bundle import MODEL, RECIPE, TOKENIZER, Facts, read_tensors
+from eco.ship.manifest import check_folder, is_bundle
 from eco.tasks.puzzles.contract import PuzzleConfig, PuzzleTask
 from eco.training.checkpoint import Checkpoints
 from eco.training.precision import Precision, resolve_device
@@ -99,12 +101,14 @@ class TrainedSolver:
 
 def load(run: str | Path, checkpoint: str | int = "best", device: str = "auto") -> Trained | TrainedSolver:
     """Loads `best`, `last`, the given step, or what the loop has `improved`, of another arm by the name of its folder
-    (`improve-seed-1`). Averaged weights are taken where the run kept them.
+    (`improve-seed-1`). Averaged weights are taken where the run kept them. A bundle has its one model.
 
     Raises:
         ValueError: no run directory, no such checkpoint, or one that is damaged.
     """
     machine.prepare()
+    if is_bundle(Path(run)):
+        return load_packed(Path(run), device)
     paths = existing_run(run)
     recipe = recipes.load(str(paths.recipe))
     checkpoints, chosen, target = open_checkpoints(run), _choose(run, str(checkpoint)), resolve_device(device)
@@ -131,16 +135,30 @@ def load_solver(run: str | Path, checkpoint: str | int = "best") -> TrainedSolve
     return trained
 
 
-def load_language(run: str | Path, checkpoint: str | int = "best") -> Trained:
+def load_language(run: str | Path, checkpoint: str | int = "best", device: str = "auto") -> Trained:
     """`load` for what only a language model can do.
 
     Raises:
         ValueError: see `load`; or the run trained on puzzles.
     """
-    trained = load(run, checkpoint)
+    trained = load(run, checkpoint, device)
     if not isinstance(trained, Trained):
         raise ValueError(f"{run} trained on puzzles and writes no text; `eco solve {run} --puzzle FILE` lets it solve")
     return trained
+
+
+def load_packed(folder: Path, device: str = "auto") -> Trained:
+    """The model of an unpacked bundle, each of whose files is proved first.
+
+    Raises:
+        ValueError: it is damaged, or of a later version.
+    """
+    check_folder(folder)
+    recipe = recipes.load(str(folder / RECIPE))
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    model = language_model(recipe, tokenizer, resolve_device(device))
+    model.load_state_dict(read_tensors(folder / MODEL))
+    return Trained(folder.absolute(), recipe, tokenizer, model.eval(), Facts.read(folder).step)
 
 
 def open_checkpoints(run: str | Path) -> Checkpoints:

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import tokenizers
-
 from eco.data.tokenizer import Tokenizer
+from eco.models.huggingface.tokenizer_files import backend, settings
 
 try:
     from transformers import PreTrainedTokenizerFast
@@ -15,17 +14,6 @@ except ImportError as error:
 def as_transformers(tokenizer: Tokenizer, context: int) -> Any:
     """A `PreTrainedTokenizerFast` with the same ids for every text and, special tokens skipped, the same text for ids.
 
-    It adds nothing around a text, takes nothing in it for a special token, and pads on the left, as generation needs.
-    context: longest sequence in tokens, above which it warns.
+    context: longest sequence in tokens, above which it warns. See `tokenizer_files.settings` for the rest.
     """
-    backend = tokenizers.Tokenizer.from_str(tokenizer.content)
-    backend.post_processor = None
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        eos_token=backend.id_to_token(tokenizer.eos),
-        pad_token=backend.id_to_token(tokenizer.pad),
-        padding_side="left",
-        split_special_tokens=True,
-        clean_up_tokenization_spaces=False,
-        model_max_length=context,
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend(tokenizer), **settings(tokenizer, context))
