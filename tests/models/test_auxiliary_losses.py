@@ -261,7 +261,7 @@ def taught(shuffled: bool) -> dict[str, float]:
         else:
             results.append({**losses, **{name: value.nanmean() for name, value in metrics.items()}})
             known.append((made.terms["concepts"].head(hidden[:, STRIDE - 1 :: STRIDE]), batch["concepts"]))
-    figures = {name: float(torch.stack([r[name] for r in results]).mean()) for name in results[0]}
+    figures = {name: float(torch.stack([r[name].detach() for r in results]).mean()) for name in results[0]}
     scores, truth = (
         torch.cat(column).flatten(0, 1)[:, :TOPICS].detach().numpy() for column in zip(*known, strict=True)
     )
