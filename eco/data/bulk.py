@@ -5,9 +5,12 @@ bytes have the lowest id. The two agree whenever every token comes from one merg
 lower-ranked merges alone take each token's bytes to exactly the two halves that its merge joins. (Proof: both apply
 the lowest candidate first, leftmost first, so inside the bytes of a token that is about to be made, nothing but
 lower-ranked merges has happened, and they led to those two halves.) `fast_encoding` checks the three conditions.
+
+Marks (added tokens that are not special) are cut out of the text before that. Both find them from the left; no two of
+them, nor of them and the special tokens, can overlap, so that they find the same ones.
 """
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import tiktoken
@@ -27,21 +30,35 @@ def pre_tokenizer() -> dict[str, Any]:
 def fast_encoding(content: dict[str, Any]) -> tiktoken.Encoding | None:
     """The `tiktoken` twin of a tokenizer file, or None where equal ids are not certain.
 
+    The caller allows it the marks as special tokens, and no other.
     content: the parsed `tokenizer.json`.
     """
     model = content["model"]
     plain = (
         content["normalizer"] is None
         and content["pre_tokenizer"] == pre_tokenizer()
-        and all(token["special"] for token in content["added_tokens"])
+        and _marks_are_plain(content["added_tokens"])
         and not any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"))
     )
     ranks = _ranks(model["vocab"], model["merges"]) if plain else None
     if ranks is None:
         return None
-    # The special tokens are given only because an empty set of them makes tiktoken search at every character.
-    special = {token["content"]: token["id"] for token in content["added_tokens"]}
-    return tiktoken.Encoding("eco", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=special)
+    # The special ones are given only because an empty set of them makes tiktoken search at every character.
+    added = {token["content"]: token["id"] for token in content["added_tokens"]}
+    return tiktoken.Encoding("eco", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=added)
+
+
+def _marks_are_plain(added: list[dict[str, Any]]) -> bool:
+    """Whether a mark stands for its own characters alone, wherever they are, and can overlap no other added token."""
+    if all(token["special"] for token in added):
+        return True
+    if any(token[option] for token in added for option in ("lstrip", "rstrip", "single_word")):
+        return False
+    names = {token["content"] for token in added}
+    heads = {name[:end] for name in names for end in range(1, len(name) + 1)}
+    tails = {name[start:] for name in names for start in range(1, len(name))}
+    within = {name[i:j] for name in names for i, j in combinations(range(len(name) + 1), 2) if j - i < len(name)}
+    return not heads & tails and not names & within
 
 
 def _ranks(vocabulary: dict[str, int], merges: list[list[str]]) -> Ranks | None:
@@ -53,13 +70,13 @@ def _ranks(vocabulary: dict[str, int], merges: list[list[str]]) -> Ranks | None:
     for left, right in merges:
         token, rank = token_to_bytes(left + right), vocabulary[left + right]
         halves = [token_to_bytes(left), token_to_bytes(right)]
-        if rank <= last or token in ranks or _merge(token, ranks) != halves:
+        if rank <= last or token in ranks or byte_pairs(token, ranks) != halves:
             return None
         ranks[token] = last = rank
     return ranks
 
 
-def _merge(token: bytes, ranks: Ranks) -> list[bytes]:
+def byte_pairs(token: bytes, ranks: Ranks) -> list[bytes]:
     """Byte-pair encoding in plain Python: joins the lowest-ranked pair, leftmost first, until none is left."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 1:

@@ -10,24 +10,28 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import tiktoken
 import tokenizers
 import xxhash
+from pydantic import model_validator
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from eco.config import Config, LocalPath, setting
 from eco.data.bulk import fast_encoding
 from eco.data.pieces import PATTERN, token_to_bytes
+from eco.data.seeds import seed_words, with_seeds
+from eco.data.structure import MARKS, STRUCTURAL_TOKENS, between_marks
 from eco.files import replacing
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|pad|>", "<|bos|>", "<|eos|>", "<|code|>", "<|comment|>", "<|docstring|>")
-"""Ids 0 to 6 of a tokenizer trained here."""
+"""Ids 0 to 6 of a tokenizer trained here with the layout "code"."""
 
 _END_OF_TEXT = ("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<|eos|>")
+_PADDING = ("<|pad|>", "<pad>")
 
 _PROBE = "a" + "".join(map(chr, range(0x800))) + "e\u0301 \u2028\u65e5\U0001f469\u200d\U0001f4bb  x \r\n\t"
 """What a tokenizer that is not lossless changes: all short UTF-8 sequences, a decomposed accent, blanks at the ends."""
@@ -42,6 +46,22 @@ class TokenizerConfig(Config):
     vocab_size: int = setting(8192, "Most tokens of a trained vocabulary.", ge=256 + len(SPECIAL_TOKENS))
     min_frequency: int = setting(2, "Occurrences in the sample that a pair needs to become a token.", ge=1)
     sample_bytes: int = setting(16 << 20, "Bytes of training text, at most, that a tokenizer is trained on.", gt=0)
+    layout: Literal["code", "structural"] = setting(
+        "code", "The first ids of a trained vocabulary; `structural` has marks such as <verse> and <chapter>."
+    )
+    seeds: bool = setting(False, "Whether the words of eco/data/seeds.txt become one token each.")
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        least = 256 + len(self.first_tokens)
+        if self.vocab_size < least:
+            raise ValueError(f"vocab_size is {self.vocab_size}; the layout {self.layout} needs {least} or more")
+        return self
+
+    @property
+    def first_tokens(self) -> tuple[str, ...]:
+        """The tokens of the layout, ids from 0."""
+        return STRUCTURAL_TOKENS if self.layout == "structural" else SPECIAL_TOKENS
 
 
 class Tokenizer:
@@ -61,13 +81,17 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.content = self._tokenizer.to_str()
-        self._token_bytes = _token_bytes(json.loads(self.content))
-        ends = [i for name in _END_OF_TEXT if (i := self._tokenizer.token_to_id(name)) is not None]
+        parsed = json.loads(self.content)
+        self._token_bytes = _token_bytes(parsed)
+        self.merges = len(parsed["model"]["merges"])
+        added = {token["content"]: token["id"] for token in parsed["added_tokens"] if not token["special"]}
+        self._added = set(added)
+        self.marks: dict[str, int] = {mark: added[mark] for mark in MARKS if mark in added}
+        ends, pads = self._known(_END_OF_TEXT), self._known(_PADDING)
         if not ends:
             raise ValueError(f"the tokenizer has no end-of-text token; known are {', '.join(_END_OF_TEXT)}")
-        pad = self._tokenizer.token_to_id("<|pad|>")
         self.eos: int = ends[0]
-        self.pad: int = self.eos if pad is None else pad
+        self.pad: int = pads[0] if pads else self.eos
         if self.decode(self.encode(_PROBE)) != _PROBE:
             raise ValueError(
                 "the tokenizer changes texts: by a normalizer, a prefixed space, or a vocabulary that lacks some "
@@ -100,12 +124,19 @@ class Tokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=config.vocab_size,
             min_frequency=config.min_frequency,
-            special_tokens=list(SPECIAL_TOKENS),
+            special_tokens=list(config.first_tokens),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
+        if config.layout == "structural":
+            texts = (passage for text in texts for passage in between_marks(text))
         tokenizer.train_from_iterator(texts, trainer)
-        return cls(tokenizer.to_str())
+        content = json.loads(tokenizer.to_str())
+        for token in content["added_tokens"]:
+            token["special"] = token["content"] not in MARKS
+        if config.seeds:
+            content["model"] = with_seeds(content["model"], seed_words(), config.vocab_size)
+        return cls(json.dumps(content))
 
     def save(self, path: Path) -> None:
         """Writes `tokenizer.json` atomically."""
@@ -168,7 +199,11 @@ class Tokenizer:
 
     def _encode_fast(self, text: str) -> Ids:
         assert self._fast is not None
-        return self._fast.encode_to_numpy(text, disallowed_special=())
+        return self._fast.encode_to_numpy(text, allowed_special=self._added, disallowed_special=())
+
+    def _known(self, names: Iterable[str]) -> list[int]:
+        """The ids of those of `names` that are in the vocabulary, in their order."""
+        return [i for name in names if (i := self._tokenizer.token_to_id(name)) is not None]
 
 
 def _token_bytes(content: dict[str, Any]) -> list[bytes]:

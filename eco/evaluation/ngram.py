@@ -110,7 +110,8 @@ class KneserNey:
             numbers = np.where(known, level.find(context * (self._vocab_size + 1) + ids), UNKNOWN)
             probabilities *= np.where(known, level.backoff[context], 1.0)
             probabilities += np.where(numbers != UNKNOWN, level.share[numbers], 0.0)
-        return np.log(probabilities[start:])
+        logarithms: Floats = np.log(probabilities[start:])
+        return logarithms
 
 
 def _level(keys: Integers, counts: Integers, contexts: Integers, number: int) -> _Level:
