@@ -12,6 +12,7 @@ COMMANDS = {
     "resume": "go on with the run in a run directory",
     "generate": "let a trained model continue a prompt",
     "improve": "let a trained model write programs, learn from those that pass, and prove that it helped",
+    "trace": "watch a trained model read a text: surprisal, attention and importance of each token",
     "eval": "measure a trained model on what was held out",
     "prove": "measure what a feature brings, on against off at equal compute, and that off is as if it never was",
     "solve": "let a trained model solve a puzzle, and draw how",

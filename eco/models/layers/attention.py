@@ -59,6 +59,11 @@ class Attention(nn.Module):
         merged: Tensor = self.output(y.transpose(1, 2).flatten(2))
         return merged
 
+    def scores_inputs(self, x: Tensor, rotation: Rotation | None = None) -> tuple[Tensor, Tensor, float]:
+        """Queries (B, H, T, D), keys (B, Hkv, T, D) and the scale s of the causal attention softmax(s q k^T) on x."""
+        q, k, _ = self._heads_of(x, rotation)
+        return q, k, self.head_size**-0.5
+
     def _heads_of(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, D), keys and values (B, Hkv, T, D)."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
