@@ -1,7 +1,7 @@
 """A lossless byte-level BPE tokenizer (Sennrich et al., arXiv 1508.07909; bytes as in GPT-2).
 
 The file is the `tokenizer.json` of the `tokenizers` library, which reads and trains it; bulk encoding goes through
-`eco.data.bulk`.
+`eco.data.bulk`. Marks and seed words: `eco.data.structure`, `eco.data.seeds`.
 """
 
 import json
@@ -65,7 +65,12 @@ class TokenizerConfig(Config):
 
 
 class Tokenizer:
-    """Text <-> ids. Every text round-trips exactly; no text becomes a special token; nothing is added around it."""
+    """Text <-> ids. Every text round-trips exactly; no text becomes a special token; nothing is added around it.
+
+    eos, pad: the ids of the end of a text and of padding.
+    marks: the id of each mark of `eco.data.structure`; empty where the vocabulary has none.
+    merges: how many there are.
+    """
 
     def __init__(self, content: str) -> None:
         """From the content of a `tokenizer.json`; see `load`.
