@@ -15,6 +15,7 @@ from eco.models.contract import IGNORE, Batch, build_model
 from eco.models.decoder import Config as Trunk
 from eco.models.governance.objectives import AuxiliaryConfig, ComprehensiveTrainingLoss
 from eco.models.layers.init import init_transformer
+from eco.optim.parts.roles import Role, roles
 
 WEIGHTS = {f"{name}_weight": 0.1 for name in ("concept", "continuation", "reference", "genre", "recall", "energy")}
 ROWS, LENGTH, WIDTH, VOCABULARY = 3, 96, 16, 40
@@ -153,6 +154,25 @@ def test_metrics_are_of_the_rows_that_have_an_answer() -> None:
     both, either = (logits & truth).sum(), logits.sum() + truth.sum()
     assert metrics["concepts_f1"][2].item() == pytest.approx(float(2 * both / either))
     assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_in_bf16_the_losses_are_about_the_same() -> None:
+    made, arguments = objectives(**WEIGHTS), drawn()
+    expected, _ = made(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = made(*arguments)
+    for name, loss in expected.items():
+        assert found[name].dtype == torch.float32
+        assert found[name].item() == pytest.approx(loss.item(), rel=5e-3), name
+
+
+def test_an_optimizer_knows_the_heads_as_heads() -> None:
+    """Those are stepped element by element; what passages are compared by is a matrix between layers."""
+    made = objectives(**WEIGHTS)
+    found = {name: roles(made)[parameter] for name, parameter in made.named_parameters() if name.endswith("weight")}
+    matrices = {"terms.continuation.query.weight", "terms.continuation.key.weight"}
+    assert {name for name, role in found.items() if role is Role.MATRIX} == matrices
+    assert {role for name, role in found.items() if name not in matrices} == {Role.HEAD}
 
 
 @pytest.mark.parametrize("name", SLOW)

@@ -103,7 +103,8 @@ class Continuation(Term):
         rows, count = whole.shape
         follows = torch.arange(1, rows * count + 1, device=whole.device).view(rows, count)
         there = whole & F.pad(whole[:, 1:], (0, 1))  # the last of a row has no next
-        logits = queries @ keys.T / self.temperature
+        with torch.autocast(queries.device.type, enabled=False):  # a cosine is divided by a small number
+            logits = queries @ keys.T / self.temperature
         return (
             logits.masked_fill(~whole.flatten(), torch.finfo(logits.dtype).min),
             torch.where(there, follows, IGNORE).flatten(),
