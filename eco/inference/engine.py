@@ -106,11 +106,13 @@ class Engine:
         return Row(kept, taken_back, limit, uniforms(sampling.seed, prompt, sample, limit), text)
 
     def _batches(self, rows: list[Row], max_new_tokens: int) -> Iterator[list[Row]]:
-        """Rows of similar length together, within the bound on memory; a row too long for it goes alone."""
+        """Rows of similar length together, or of equal length for a model without left padding, within the bound on
+        memory; a row too long for it goes alone."""
         batch: list[Row] = []
         for row in sorted(rows, key=lambda row: len(row.prompt), reverse=True):
-            longest = len((batch or [row])[0].prompt) + max_new_tokens
-            if batch and (len(batch) + 1) * longest > self.batch_tokens:
+            length = len((batch or [row])[0].prompt)
+            full = (len(batch) + 1) * (length + max_new_tokens) > self.batch_tokens
+            if batch and (full or not (self.model.left_padding or len(row.prompt) == length)):
                 yield batch
                 batch = []
             batch.append(row)

@@ -166,6 +166,9 @@ class LanguageModel(Model):
 
     config: LanguageModelConfig
 
+    left_padding: bool = True
+    """False: `new_cache` takes no padding, so that all rows of a batch must be equally long."""
+
     @abstractmethod
     def forward(self, tokens: Tensor, cache: Cache | None = None, *, last_only: bool = False) -> Tensor:
         """Logits (B, T, V) of the token after each of `tokens` (B, T), which follow the `cache.length` cached ones.
