@@ -46,6 +46,7 @@ def test_a_source_may_be_named_in_front_of_a_path(folder: Path, monkeypatch: pyt
     named, bare = TextConfig(paths=("files:code",)), TextConfig(paths=("code",))
     assert named.paths == bare.paths == (str(folder / "code"),)
     assert TextConfig(paths=("stdlib:",)).paths == ("stdlib:",)
+    assert TextConfig(paths=("library:code",)).paths == (f"library:{folder / 'code'}",)
 
 
 def test_again_is_equal_and_builds_nothing(folder: Path) -> None:
