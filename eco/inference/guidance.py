@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from eco.config import nearest
+from eco.data.library.metadata import PRIORITIES
 from eco.models.contract import Batch, Cache, Carry, LanguageModel, StepOutput
-from eco.models.governance.control import CHANNELS, PRIORITIES, UNKNOWN
+from eco.models.governance.control import CHANNELS
 
 SETTINGS = CHANNELS[:-1]
 """The channels that a user sets; the position is counted."""
@@ -38,6 +39,7 @@ class Guided(LanguageModel):
         if not (math.isfinite(scale) and scale >= 0):
             raise ValueError(f"guidance is {scale}; give a number of at least 0, such as 2")
         self.model, self.config, self.scale = model, model.config, scale
+        self.left_padding = model.left_padding
         self.settings = torch.tensor(read_control(control), device=next(model.parameters()).device)
         self._halves = 1 if scale == 1 else 2
         self.train(model.training)  # else whoever sets it back to its own mode would set the model to training
@@ -106,7 +108,8 @@ class GuidedCache:
 def read_control(control: ControlSettings) -> list[float]:
     """`quality=1.0,priority=high`, or the same as a mapping -> the values of `SETTINGS`, in their order.
 
-    What is not set is unknown, 0.5, and the decay the mean of quality and alignment.
+    What is not set is unknown, NaN; but where quality and alignment are both known, the decay is their mean, as it is
+    of documents.
 
     Raises:
         ValueError: a channel that is not there, or a value that is no number from 0 to 1.
@@ -115,8 +118,8 @@ def read_control(control: ControlSettings) -> list[float]:
     if not given:
         raise ValueError(f"the control is empty; give one of {', '.join(SETTINGS)}, such as quality=1.0")
     known = {name: _value(name, value) for name, value in given.items()}
-    quality, alignment, priority = (known.get(name, UNKNOWN) for name in SETTINGS[:3])
-    return [quality, alignment, priority, known.get("decay", (quality + alignment) / 2)]
+    values = [known.get(name, math.nan) for name in SETTINGS]
+    return values if "decay" in known else [*values[:3], (values[0] + values[1]) / 2]
 
 
 def _split(text: str) -> dict[str, str]:

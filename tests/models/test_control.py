@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from eco.models import simone
+from eco.models.contract import build_model
 from eco.models.governance.control import CHANNELS, Control, FiLM
 
 SIZE, WIDTH = 8, 12
@@ -38,7 +39,10 @@ def numbers(parameter):
 def test_code_and_map_agree_with_a_reference_in_float64():
     control, film = moved(started(Control(len(CHANNELS), SIZE))), moved(started(FiLM(SIZE, WIDTH)))
     facts, x = channels(), torch.randn(3, 5, WIDTH, generator=torch.Generator().manual_seed(3))
-    inner = (2 * numbers(facts) - 1) @ numbers(control.inward).T + numbers(control.inward_bias)
+    facts[1], facts[2, 3:, 0] = float("nan"), float("nan")
+    known = ~np.isnan(numbers(facts))
+    read = np.concatenate([np.nan_to_num(2 * numbers(facts) - 1, nan=0.0), known], -1)
+    inner = read @ numbers(control.inward).T + numbers(control.inward_bias)
     code = inner / (1 + np.exp(-inner)) @ numbers(control.outward).T + numbers(control.outward_bias)
     scale = code @ numbers(film.scale).T + numbers(film.scale_bias)
     shift = code @ numbers(film.shift).T + numbers(film.shift_bias)
@@ -54,31 +58,32 @@ def test_a_fresh_map_changes_no_number():
     assert torch.equal(film(x, code), x)
 
 
-def test_without_metadata_and_where_they_are_unknown_the_code_is_the_learned_one():
-    control = moved(started(Control(len(CHANNELS), SIZE)))
-    facts = channels()
+def test_without_metadata_the_code_is_a_learned_one_and_unknown_is_no_number():
+    control, facts = moved(started(Control(len(CHANNELS), SIZE))), channels()
     facts[1] = float("nan")
-    facts[2, 3:, 0] = float("nan")
-    code = control(facts)
-    assert torch.equal(control(None), control.null[None, None])
-    assert torch.equal(code[1], control.null.expand(5, -1))
-    assert torch.equal(code[2, 3:], control.null.expand(2, -1))
-    torch.testing.assert_close(code[0], control(facts[:1])[0])
+    code, without = control(facts), control(None)
+    assert without.shape == (1, 1, SIZE)
+    torch.testing.assert_close(code[1:2], without.expand(1, 5, -1))
+    half = facts.clone()
+    half[2, :, 0], facts[2, :, 0] = 0.5, float("nan")
+    assert (control(half)[2] - control(facts)[2]).abs().max() > 0.1
     code.sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in control.parameters())
 
 
-def test_in_training_whole_rows_are_left_without_as_the_seed_says():
-    control = moved(started(Control(len(CHANNELS), SIZE, dropout=0.25)))
-    facts = channels(rows=4000, count=2)
+def test_in_training_rows_lose_all_metadata_or_some_as_the_seed_says():
+    control = moved(started(Control(len(CHANNELS), SIZE, dropout=0.25))).train()
+    rows, without = channels(rows=1, count=2).expand(4000, -1, -1), control(None)[0, 0]
     torch.manual_seed(5)
-    first = control.train()(facts)
+    first = control(rows)
     torch.manual_seed(5)
-    assert torch.equal(control(facts), first)
-    without = (first == control.null).all(-1)
-    assert torch.equal(without[:, 0], without[:, 1])
-    assert 0.22 < without[:, 0].double().mean() < 0.28
-    assert not (control.eval()(facts) == control.null).all(-1).any()
+    assert torch.equal(control(rows), first)
+    codes, counts = first.detach().mul(1e4).round().unique(dim=0, return_counts=True)
+    shares = counts.sort(descending=True).values / len(rows)
+    assert len(codes) == 2 ** len(CHANNELS)
+    assert shares[:2].tolist() == pytest.approx([0.5 + 0.25 / 32, 0.25 + 0.25 / 32], abs=0.025)
+    assert float((first - without).abs().amax((1, 2)).lt(1e-5).double().mean()) == pytest.approx(0.258, abs=0.025)
+    torch.testing.assert_close(control.eval()(rows), control(rows[:1]).expand(4000, -1, -1))
 
 
 def test_no_dropout_draws_no_number():
@@ -90,29 +95,41 @@ def test_no_dropout_draws_no_number():
     assert torch.equal(torch.rand(1), drawn)
 
 
-class Small(nn.Module):
-    """A conditioned layer whose loss depends on rows with metadata and rows without."""
-
-    def __init__(self):
-        super().__init__()
-        self.control, self.film = started(Control(len(CHANNELS), SIZE)), started(FiLM(SIZE, WIDTH))
-
-    def forward(self, x, facts):
-        return self.film(x, self.control(facts)).square().mean()
+@pytest.fixture
+def conditioned():
+    config = simone.Config(vocab_size=61, context=24, width=32, layers=2, heads=4, control=True, control_dropout=0.3)
+    model = build_model(simone.build, config, 0, torch.device("cpu"))
+    assert isinstance(model, simone.Simone)
+    return model
 
 
-def test_every_parameter_gets_gradient_from_the_second_step_on():
-    model = Small()
-    x, facts = torch.randn(4, 5, WIDTH, generator=torch.Generator().manual_seed(3)), channels(rows=4)
-    facts[0] = float("nan")
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(x, facts).backward()
-    fresh = {name for name, parameter in model.named_parameters() if not parameter.grad.any()}
-    assert fresh == {name for name, _ in model.named_parameters() if name.startswith("control.")}
+@pytest.fixture
+def batch():
+    tokens = torch.randint(0, 61, (16, 24), generator=torch.Generator().manual_seed(7))
+    return {"tokens": tokens, "targets": tokens.roll(-1, 1), "control": channels(16, 24)}
+
+
+@torch.no_grad()
+def test_a_fresh_model_is_exactly_the_unconditioned_one(conditioned, batch):
+    plain = build_model(simone.build, conditioned.config.model_copy(update={"control": False}), 1, torch.device("cpu"))
+    plain.load_state_dict({name: conditioned.state_dict()[name] for name in plain.state_dict()})
+    expected = plain(batch["tokens"])
+    assert torch.equal(conditioned(batch["tokens"], control=batch["control"]), expected)
+    assert torch.equal(conditioned(batch["tokens"]), expected)
+
+
+def test_every_parameter_gets_gradient_from_the_second_step_on(conditioned, batch):
+    optimizer = torch.optim.SGD(conditioned.parameters(), lr=0.1)
+
+    def without_gradient():
+        optimizer.zero_grad()
+        conditioned.train().training_step(batch).losses["lm"].backward()
+        return {name for name, parameter in conditioned.named_parameters() if not parameter.grad.any()}
+
+    torch.manual_seed(0)
+    assert without_gradient() == {f"control.{name}" for name, _ in conditioned.control.named_parameters()}
     optimizer.step()
-    optimizer.zero_grad()
-    model(x, facts).backward()
-    assert all(parameter.grad.any() for parameter in model.parameters())
+    assert without_gradient() == set()
 
 
 @pytest.mark.parametrize("facts", [None, channels(rows=1), channels(count=1)], ids=["none", "one-row", "one-token"])

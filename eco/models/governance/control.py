@@ -13,51 +13,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHANNELS = ("quality", "alignment", "priority", "decay", "position")
-"""The metadata of a token, numbers from 0 to 1 in this order.
+"""The metadata of a token, numbers from 0 to 1 in this order, NaN where unknown.
 
-quality, alignment: what the corpus says of the document, as shares of 10. priority: see `PRIORITIES`. decay: how fast
-older text loses weight; of a document, the mean of quality and alignment. position: tokens since the document began, as
-a share of the model's context and at most 1, which says nothing of the document's length.
+quality, alignment: what the corpus says of the document, as shares of 10. priority: 0.9 high, 0.6 medium, 0.3 low.
+decay: how fast older text loses weight; of a document, the mean of quality and alignment. position: tokens since the
+document began, as a share of the model's context and at most 1, which says nothing of the document's length.
 """
-
-PRIORITIES = {"high": 0.9, "medium": 0.6, "low": 0.3}
-UNKNOWN = 0.5
-"""Quality, alignment or priority of a document of which it is not known."""
 
 
 class Control(nn.Module):
-    """Metadata (B or 1, T or 1, channels) in [0, 1] -> their code (B or 1, T or 1, size), by a two-layer MLP.
+    """Metadata (B or 1, T or 1, channels) in [0, 1], NaN where unknown -> their code (B or 1, T or 1, size).
 
-    Without metadata the code is a learned one, (1, 1, size); so is that of tokens where they are NaN. In training whole
-    rows are left without with probability `dropout`, drawn from torch's default generator.
+    A two-layer MLP of the channels and of which are known. None is nothing known: one learned code, (1, 1, size).
+    In training whole rows are left without metadata with probability `dropout`; as many again keep each channel with
+    probability 1/2, so that a user may set some and leave the others open. Drawn from torch's default generator.
     """
 
     def __init__(self, channels: int, size: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.inward = nn.Parameter(torch.empty(size, channels))
+        self.channels, self.dropout = channels, dropout
+        self.inward = nn.Parameter(torch.empty(size, 2 * channels))
         self.inward_bias = nn.Parameter(torch.empty(size))
         self.outward = nn.Parameter(torch.empty(size, size))
         self.outward_bias = nn.Parameter(torch.empty(size))
-        self.null = nn.Parameter(torch.empty(size))
 
     def init_own(self, generator: torch.Generator) -> None:
         # Codes of about unit size: at the usual 0.02 they would be so small that the maps learn nothing from them.
         for weight in (self.inward, self.outward):
             drawn = torch.empty(weight.shape, device="cpu").normal_(0.0, 1.0, generator=generator)
             weight.copy_(drawn / math.sqrt(weight.shape[1]))
-        for vector in (self.inward_bias, self.outward_bias, self.null):
-            vector.zero_()
+        for bias in (self.inward_bias, self.outward_bias):
+            bias.zero_()
 
     def forward(self, channels: Tensor | None) -> Tensor:
-        if channels is None:
-            return self.null[None, None]
-        known = ~channels.isnan().any(-1, keepdim=True)
+        facts = self.inward.new_zeros(1, 1, 2 * self.channels) if channels is None else self._facts(channels)
+        code: Tensor = F.linear(F.silu(F.linear(facts, self.inward, self.inward_bias)), self.outward, self.outward_bias)
+        return code
+
+    def _facts(self, channels: Tensor) -> Tensor:
+        """(B or 1, T or 1, 2 x channels): each from -1 to 1, then for each 1; both are 0 where it is unknown."""
+        known = ~channels.isnan()
         if self.training and self.dropout > 0:
-            known = known & (torch.rand(len(channels), 1, 1, device=channels.device) >= self.dropout)
-        centred = 2 * channels.nan_to_num(0.5) - 1
-        code = F.linear(F.silu(F.linear(centred, self.inward, self.inward_bias)), self.outward, self.outward_bias)
-        return torch.where(known, code, self.null.to(code.dtype))
+            known = known & self._kept(len(channels), channels.device)
+        return torch.cat([torch.where(known, 2 * channels - 1, 0.0), known.to(channels.dtype)], -1)
+
+    def _kept(self, rows: int, device: torch.device) -> Tensor:
+        """(rows, 1, channels) bool: those that a row keeps."""
+        fate, coins = torch.rand(rows, 1, 1, device=device), torch.rand(rows, 1, self.channels, device=device)
+        return (fate >= 2 * self.dropout) | ((fate >= self.dropout) & (coins < 0.5))
 
 
 class FiLM(nn.Module):

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from eco.config import nearest
-from eco.models.governance.control import PRIORITIES, UNKNOWN
+from eco.data.library.metadata import PRIORITIES
 
 FIELDS = ("intensity", "anointing", "dominion", "mercy", "lambda_", "time")
+
+UNKNOWN = 0.5
+"""Intensity, anointing or dominion of a document of which it is not known."""
 
 
 class Statistics(NamedTuple):
