@@ -20,6 +20,8 @@ COMMANDS = {
     "store": "what a run has learnt from its own verified answers; roll it back",
     "pack": "pack a trained model for download, with its card and what its validation needs",
     "validate": "check a packed model in a process that has nothing but the archive",
+    "compare": "trained models side by side: held-out loss, recall, quality, speed and memory",
+    "pipeline": "train the models of a pipeline one after the other, pack, validate and compare them",
     "plot": "draw a run's curves as PNG files",
     "checkpoints": "list or verify the checkpoints of a run",
     "recipes": "list the recipes that ship with Eco",

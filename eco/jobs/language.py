@@ -8,6 +8,7 @@ import torch
 
 from eco.data.prepare import TextConfig, prepare
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
+from eco.evaluation.auxiliary import auxiliary_figures
 from eco.evaluation.held_out import Unmeasured, held_out_loss, spread
 from eco.inference.engine import Engine
 from eco.jobs.work import Work
@@ -68,8 +69,6 @@ class LanguageWork(Work):
             told = held_out_loss(self.model, spread(self._controlled, rows, count), lengths, precision)
             row["val_loss_controlled"] = told["val_loss"]
         if self._auxiliary:
-            from eco.evaluation.auxiliary import auxiliary_figures
-
             row |= auxiliary_figures(self.model, spread(self._auxiliary, rows, count), precision)
         return row
 
