@@ -14,6 +14,7 @@ from eco.evaluation.auxiliary import auroc
 from eco.models.contract import IGNORE, Batch, build_model
 from eco.models.decoder import Config as Trunk
 from eco.models.governance.objectives import AuxiliaryConfig, ComprehensiveTrainingLoss
+from eco.models.governance.terms import View
 from eco.models.layers.init import init_transformer
 from eco.optim.parts.roles import Role, roles
 
@@ -161,6 +162,7 @@ def test_in_bf16_the_losses_are_about_the_same() -> None:
     expected, _ = made(*arguments)
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = made(*arguments)
+        assert made.terms["continuation"].scores(View(*arguments))[0].dtype == torch.float32
     for name, loss in expected.items():
         assert found[name].dtype == torch.float32
         assert found[name].item() == pytest.approx(loss.item(), rel=5e-3), name
