@@ -17,15 +17,25 @@ NAN = float("nan")
 GREEDY = Sampling(temperature=0, max_new_tokens=8)
 
 
-@pytest.fixture(scope="module")
-def model():
-    """Not trained, but with all weights away from where they start."""
-    made = build_model(simone.build, CONFIG, 0, torch.device("cpu")).eval()
+def strong(config):
+    """A model that is not trained, but with all weights away from where they start."""
+    made = build_model(simone.build, config, 0, torch.device("cpu")).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     return made
+
+
+@pytest.fixture(scope="module")
+def model():
+    return strong(CONFIG)
+
+
+@pytest.fixture(scope="module", params=[{}, {"policy_rank": 2, "forgetting": True}, {"memory_slots": 2, "segment": 6}])
+def any_model(request):
+    """With each of the parts that keep something of their own in the cache."""
+    return strong(simone.Config(**{**CONFIG.model_dump(), **request.param}))
 
 
 @pytest.fixture
@@ -63,8 +73,8 @@ def test_the_control_reaches_the_logits(model, tokens):
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 @torch.no_grad()
-def test_cached_is_as_full(model, tokens, scale):
-    guided = Guided(model, CONTROL, scale)
+def test_cached_is_as_full(any_model, tokens, scale):
+    guided = Guided(any_model, CONTROL, scale)
     cache = guided.new_cache(3, 12)
     parts = [guided(tokens[:, :5], cache)] + [guided(tokens[:, at : at + 1], cache) for at in range(5, 12)]
     torch.testing.assert_close(torch.cat(parts, 1), guided(tokens), rtol=1e-4, atol=1e-4)
@@ -86,13 +96,14 @@ def test_padded_rows_branch_and_leave_in_both_halves(model, tokens, scale):
         torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_engine_writes_as_a_loop_without_cache_does(model, byte_tokenizer):
-    engine = Engine(Guided(model, CONTROL, 2.0), byte_tokenizer)
-    done = engine.generate(["a", "abcd", "xy"], GREEDY)
-    for prompt, [completion] in zip(["a", "abcd", "xy"], done, strict=True):
+def test_the_engine_writes_as_a_loop_without_cache_does(any_model, byte_tokenizer):
+    prompts = ["a", "abcd", "xy"]
+    engine = Engine(Guided(any_model, CONTROL, 2.0), byte_tokenizer)
+    done = engine.generate(prompts, GREEDY)
+    for prompt, [completion] in zip(prompts, done, strict=True):
         ids = list(prompt.encode())
         for token in completion.tokens:
-            assert token == int(by_hand(model, torch.tensor([ids]), 2.0)[0, -1, :257].argmax())
+            assert token == int(by_hand(any_model, torch.tensor([ids]), 2.0)[0, -1, :257].argmax())
             ids.append(token)
     assert "".join(engine.stream("abcd", GREEDY)) == done[1][0].text
 
