@@ -1,0 +1,125 @@
+"""What memory slots carry: a value named in the first segment of a window, asked for in the last.
+
+A window is four segments of 16 tokens: filler, with one pair of key and value at a random place of the first segment,
+and the key again as the last token of each later segment, where the value is to be named: 1 of 16, so that chance is
+6 %. Accuracy is that of the last segment, two segments of filler behind the pair's. The arms are the same model with
+and without slots, and with the whole window under its attention. A few minutes: it is no line of `make bench`.
+`python -m benchmarks.memory_recall` prints the table.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from eco.models import simone
+from eco.models.contract import IGNORE, Batch, build_model, evaluating
+
+KINDS, SEGMENT, SEGMENTS = 16, 16, 4
+"""Keys are tokens 0 to KINDS - 1, then as many values, then as many kinds of filler."""
+
+ARMS: dict[str, dict[str, Any]] = {
+    "segments, 16 slots": {"segment": SEGMENT, "memory_slots": 16},
+    "segments, no slots": {"segment": SEGMENT},
+    "no segments": {},
+}
+
+SIZES = {"vocab_size": 3 * KINDS, "context": SEGMENT * SEGMENTS, "width": 64, "layers": 2, "heads": 4}
+BATCH, LR, WARMUP = 32, 1e-3, 30
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train every arm with every seed and print one table."""
+
+    seeds: int = 3
+    steps: int = 300
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    accuracy: float
+    milliseconds: float
+    """CPU time of a training step, the median."""
+    gate: float
+    """How open the gates were in the last step, the mean; NaN without slots."""
+
+
+def main(words: Sequence[str]) -> int:
+    arguments = tyro.cli(Arguments, args=words, prog="python -m benchmarks.memory_recall")
+    torch.set_num_threads(arguments.threads)
+    found = {arm: [train_arm(arm, seed, arguments.steps) for seed in range(arguments.seeds)] for arm in ARMS}
+    print("\n".join(table(found)))
+    return 0
+
+
+def train_arm(arm: str, seed: int, steps: int) -> Outcome:
+    """One model, AdamW at a rate that rises over WARMUP steps and falls to a tenth by the last."""
+    model = build_model(simone.build, simone.Config(**SIZES, **ARMS[arm]), seed, torch.device("cpu"))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * (1 - 0.9 * step / steps)
+    )
+    generator, times, gate = torch.Generator().manual_seed(1000 + seed), [], float("nan")
+    for _ in range(steps):
+        batch, start = windows(BATCH, generator), time.process_time()
+        output = model.training_step(batch)
+        optimizer.zero_grad()
+        output.losses["lm"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        model.after_step()
+        times.append(1e3 * (time.process_time() - start))
+        gate = float(output.metrics.get("memory_gate", gate))
+    return Outcome(accuracy(model), statistics.median(times), gate)
+
+
+def windows(count: int, generator: torch.Generator) -> Batch:
+    """`count` windows; their targets are the values asked for, everything else is IGNORE."""
+
+    def drawn(least: int, most: int, *shape: int) -> Tensor:
+        return torch.randint(least, most, shape, generator=generator)
+
+    tokens = drawn(2 * KINDS, 3 * KINDS, count, SEGMENT * SEGMENTS)
+    keys, values, rows = drawn(0, KINDS, count), drawn(KINDS, 2 * KINDS, count), torch.arange(count)
+    place = drawn(0, SEGMENT - 1, count)
+    tokens[rows, place], tokens[rows, place + 1] = keys, values
+    asked = slice(2 * SEGMENT - 1, None, SEGMENT)
+    tokens[:, asked] = keys[:, None]
+    targets = torch.full_like(tokens, IGNORE)
+    targets[:, asked] = values[:, None]
+    return {"tokens": tokens, "targets": targets}
+
+
+@torch.no_grad()
+def accuracy(model: simone.Simone, count: int = 1024) -> float:
+    """Share of fresh windows whose last segment's question is answered."""
+    batch = windows(count, torch.Generator().manual_seed(0))
+    with evaluating(model):
+        answers = model(batch["tokens"], last_only=True)[:, 0].argmax(-1)
+    return float((answers == batch["targets"][:, -1]).float().mean())
+
+
+def table(found: dict[str, list[Outcome]]) -> Iterator[str]:
+    """Markdown: the accuracy of each seed, the gates, and the time of a step."""
+    yield "| model | accuracy, each seed | gates | CPU time a step, ms | against no segments |"
+    yield "|---|---|--:|--:|--:|"
+    milliseconds = {arm: statistics.median(run.milliseconds for run in runs) for arm, runs in found.items()}
+    for arm, runs in found.items():
+        each = ", ".join(f"{run.accuracy:.1%}" for run in runs)
+        gates = statistics.mean(run.gate for run in runs)
+        shown = "" if gates != gates else f"{gates:.2f}"
+        ratio = milliseconds[arm] / milliseconds["no segments"]
+        yield f"| {arm} | {each} | {shown} | {milliseconds[arm]:.1f} | {ratio:.2f} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,28 @@
+"""The recall task asks for what only the first segment says, and slots carry it."""
+
+import pytest
+import torch
+
+from benchmarks.memory_recall import ARMS, KINDS, SEGMENT, SEGMENTS, train_arm, windows
+from eco.models.contract import IGNORE
+
+
+def test_only_the_first_segment_says_the_answer():
+    batch = windows(200, torch.Generator().manual_seed(0))
+    tokens, targets = batch["tokens"], batch["targets"]
+    is_value = (tokens >= KINDS) & (tokens < 2 * KINDS)
+    assert (is_value.sum(1) == 1).all() and not is_value[:, SEGMENT:].any()
+    value, asked = tokens[is_value], targets != IGNORE
+    assert (targets[asked].view(-1, SEGMENTS - 1) == value[:, None]).all()
+    at_key = is_value.roll(-1, 1)
+    assert (tokens[asked].view(-1, SEGMENTS - 1) == tokens[at_key][:, None]).all()
+    assert asked.nonzero()[:, 1].unique().tolist() == [31, 47, 63]
+    assert len(value.unique()) == KINDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if "segments, " in arm])
+def test_slots_carry_it_over_segments_and_nothing_else_does(arm):
+    found = train_arm(arm, seed=0, steps=300)
+    print(f"\n{arm}: {found.accuracy:.1%}, {found.milliseconds:.0f} ms a step")
+    assert found.accuracy > 0.9 if "16 slots" in arm else found.accuracy < 0.12
