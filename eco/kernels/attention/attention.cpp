@@ -2,7 +2,9 @@
 // arXiv 2205.14135): scores and weights never reach memory. Scores and sums are fp32.
 //
 // Heads are read and written where the projections put them: (batch, head, time) have strides, the head's D numbers are
-// contiguous. Rotary angles, if given, turn queries and keys on the way in and their gradients on the way out.
+// contiguous. Rotary angles, if given, turn queries and keys on the way in and their gradients on the way out. Queries
+// and keys may have further numbers, E of each in a tensor of their own, which are not turned: in working memory they
+// follow the D.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -21,12 +23,16 @@ struct Heads {
     bf16 *row(int64_t b, int64_t h, int64_t t) const { return data + b * batch + h * head + t * time; }
 };
 
+constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
 struct Shape {
-    int64_t B, H, Hkv, T, D;
+    int64_t B, H, Hkv, T, D, E;
     float scale;
     const float *cos, *sin;  // (T, D/2), or null
     int64_t causal;          // 1: a query sees the keys up to its own, 0: all T
-    int64_t padded() const { return (T + ROWS - 1) / ROWS * ROWS; }
+    int64_t padded() const { return round_up(T, ROWS); }
+    int64_t inner() const { return round_up(D + E, GRAIN); }  // numbers of a query or key, with zeros, in a product
+    int64_t stride() const { return round_up(D + E, 32); }    // and in a row of working memory: pairs in 16 lanes
     // How many keys the queries t .. t + ROWS - 1 are multiplied with; those that a query does not see weigh nothing.
     int64_t keys_for(int64_t t) const { return causal ? t + ROWS : padded(); }
 };
@@ -43,10 +49,15 @@ class Memory {
     }
 };
 
-// Copies `count` rows into out (ROWS x D), turned by their angles, zeros after them.
-void load_rows(const Shape &s, const Heads &x, int64_t b, int64_t h, int64_t t0, bool turn, bf16 *out) {
+// Queries or keys: the D numbers of each head and the E further ones.
+struct Sides {
+    Heads main, extra;
+};
+
+// Copies ROWS rows into out, `ldo` numbers apart, turned by their angles; zeros for those past the end.
+void load_rows(const Shape &s, const Heads &x, int64_t b, int64_t h, int64_t t0, bool turn, bf16 *out, int64_t ldo) {
     const int64_t D = s.D, half = D / 2;
-    for (int64_t r = 0; r < ROWS; r++, out += D) {
+    for (int64_t r = 0; r < ROWS; r++, out += ldo) {
         if (t0 + r >= s.T) {
             std::memset(out, 0, D * sizeof(bf16));
             continue;
@@ -66,10 +77,11 @@ void load_rows(const Shape &s, const Heads &x, int64_t b, int64_t h, int64_t t0,
     }
 }
 
-// Writes the rows t0 .. of x from fp32, times `factor`, turned back by their angles.
-void store_rows(const Shape &s, const float *in, const Heads &x, int64_t b, int64_t h, int64_t t0, bool turn) {
+// Writes the rows t0 .. of x from fp32, `ldi` numbers apart, turned back by their angles.
+void store_rows(const Shape &s, const float *in, int64_t ldi, const Heads &x, int64_t b, int64_t h, int64_t t0,
+                bool turn) {
     const int64_t D = s.D, half = D / 2;
-    for (int64_t r = 0; r < ROWS && t0 + r < s.T; r++, in += D) {
+    for (int64_t r = 0; r < ROWS && t0 + r < s.T; r++, in += ldi) {
         bf16 *out = x.row(b, h, t0 + r);
         if (!turn || !s.cos) {
             for_each(D, [&](int64_t i, auto kind) { put(out + i, get<decltype(kind)>(in + i)); });
@@ -82,6 +94,30 @@ void store_rows(const Shape &s, const float *in, const Heads &x, int64_t b, int6
             put(out + i, p * cos + q * sin);
             put(out + i + half, q * cos - p * sin);
         });
+    }
+}
+
+// `load_rows` of queries or keys, turned, with their further numbers and zeros up to `stride`.
+void load_sides(const Shape &s, const Sides &x, int64_t b, int64_t h, int64_t t0, bf16 *out) {
+    const int64_t D = s.D, E = s.E, ldo = s.stride();
+    load_rows(s, x.main, b, h, t0, true, out, ldo);
+    if (!E) return;
+    out += D;
+    for (int64_t r = 0; r < ROWS; r++, out += ldo) {
+        const int64_t count = t0 + r < s.T ? E : 0;
+        if (count) std::memcpy(out, x.extra.row(b, h, t0 + r), E * sizeof(bf16));
+        std::memset(out + count, 0, (ldo - D - count) * sizeof(bf16));
+    }
+}
+
+// `store_rows` of the gradients of queries or keys, `inner` numbers apart.
+void store_sides(const Shape &s, const float *in, const Sides &x, int64_t b, int64_t h, int64_t t0) {
+    store_rows(s, in, s.inner(), x.main, b, h, t0, true);
+    if (!s.E) return;
+    for (int64_t r = 0; r < ROWS && t0 + r < s.T; r++) {
+        const float *row = in + r * s.inner() + s.D;
+        bf16 *out = x.extra.row(b, h, t0 + r);
+        for_each(s.E, [&](int64_t i, auto kind) { put(out + i, get<decltype(kind)>(row + i)); });
     }
 }
 
@@ -172,31 +208,31 @@ struct ForwardScratch {
     uint32_t *keys, *values;
     bf16 *block, *weights;
     float *scores, *mixed;
-    ForwardScratch(Memory &memory, int64_t D, int64_t P)
-        : keys(memory.take<uint32_t>(D / 2 * P)),
+    ForwardScratch(Memory &memory, int64_t D, int64_t S, int64_t P)
+        : keys(memory.take<uint32_t>(S / 2 * P)),
           values(memory.take<uint32_t>(P / 2 * D)),
-          block(memory.take<bf16>(ROWS * D)),
+          block(memory.take<bf16>(ROWS * S)),
           weights(memory.take<bf16>(ROWS * P)),
           scores(memory.take<float>(ROWS * P)),
           mixed(memory.take<float>(ROWS * D)) {}
 };
 
-void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v, const Heads &out, float *log_sums,
+void forward_head(const Shape &s, const Sides &q, const Sides &k, const Heads &v, const Heads &out, float *log_sums,
                   int64_t b, int64_t hk, const ForwardScratch &scratch) {
-    const int64_t D = s.D, P = s.padded(), group = s.H / s.Hkv;
+    const int64_t D = s.D, K = s.inner(), S = s.stride(), P = s.padded(), group = s.H / s.Hkv;
     const auto [keys, values, block, weights, scores, mixed] = scratch;
     for (int64_t t = 0; t < P; t += ROWS) {
-        load_rows(s, k, b, hk, t, true, block);
-        pair_columns(block, ROWS, D, keys + t, P);
-        load_rows(s, v, b, hk, t, false, block);
+        load_sides(s, k, b, hk, t, block);
+        pair_columns(block, ROWS, S, keys + t, P);
+        load_rows(s, v, b, hk, t, false, block, D);
         pair_rows(block, ROWS, D, values + t / 2 * D);
     }
     for (int64_t h = hk * group; h < (hk + 1) * group; h++)
         for (int64_t t = 0; t < P; t += ROWS) {
             const int64_t n = s.keys_for(t);
             float sums[ROWS], tops[ROWS];
-            load_rows(s, q, b, h, t, true, block);
-            product(ROWS, n, D, block, D, keys, P, scores, n);
+            load_sides(s, q, b, h, t, block);
+            product(ROWS, n, K, block, S, keys, P, scores, n);
             for (int64_t r = 0; r < ROWS; r++) {
                 const int64_t seen = s.causal ? t + r + 1 : s.T;
                 std::fill(scores + r * n + seen, scores + (r + 1) * n, -INFINITY);
@@ -208,7 +244,7 @@ void forward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v
                 log_sums[(b * s.H + h) * s.T + t + r] = tops[r] + std::log(sums[r]);
                 for (int64_t d = 0; d < D; d++) mixed[r * D + d] *= 1 / sums[r];
             }
-            store_rows(s, mixed, out, b, h, t, false);
+            store_rows(s, mixed, D, out, b, h, t, false);
         }
 }
 
@@ -216,49 +252,49 @@ struct BackwardScratch {
     bf16 *keys, *keys_turned, *values, *block, *dblock, *weights, *dscores;
     uint32_t *pairs, *dscore_pairs;
     float *scores, *dweights, *dkeys, *dvalues, *dqueries_turned, *dqueries;
-    BackwardScratch(Memory &memory, int64_t D, int64_t P)
-        : keys(memory.take<bf16>(P * D)),
-          keys_turned(memory.take<bf16>(D * P)),
+    BackwardScratch(Memory &memory, int64_t D, int64_t K, int64_t S, int64_t P)
+        : keys(memory.take<bf16>(P * S)),
+          keys_turned(memory.take<bf16>(S * P)),
           values(memory.take<bf16>(P * D)),
-          block(memory.take<bf16>(ROWS * D)),
+          block(memory.take<bf16>(ROWS * S)),
           dblock(memory.take<bf16>(ROWS * D)),
           weights(memory.take<bf16>(P * ROWS)),
           dscores(memory.take<bf16>(P * ROWS)),
-          pairs(memory.take<uint32_t>(ROWS / 2 * D)),
+          pairs(memory.take<uint32_t>(ROWS / 2 * S)),
           dscore_pairs(memory.take<uint32_t>(P / 2 * ROWS)),
           scores(memory.take<float>(P * ROWS)),
           dweights(memory.take<float>(P * ROWS)),
-          dkeys(memory.take<float>(P * D)),
+          dkeys(memory.take<float>(P * K)),
           dvalues(memory.take<float>(P * D)),
-          dqueries_turned(memory.take<float>(D * ROWS)),
-          dqueries(memory.take<float>(ROWS * D)) {}
+          dqueries_turned(memory.take<float>(K * ROWS)),
+          dqueries(memory.take<float>(ROWS * K)) {}
 };
 
 // Scores are computed transposed, keys by queries: weights and their gradients then already lie as the products for the
 // gradients of values and keys read them.
-void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &v, const Heads &out, const Heads &dout,
-                   const float *all_log_sums, const Heads &dq, const Heads &dk, const Heads &dv, int64_t b, int64_t hk,
+void backward_head(const Shape &s, const Sides &q, const Sides &k, const Heads &v, const Heads &out, const Heads &dout,
+                   const float *all_log_sums, const Sides &dq, const Sides &dk, const Heads &dv, int64_t b, int64_t hk,
                    const BackwardScratch &scratch) {
-    const int64_t D = s.D, P = s.padded(), group = s.H / s.Hkv;
+    const int64_t D = s.D, K = s.inner(), S = s.stride(), P = s.padded(), group = s.H / s.Hkv;
     const auto [keys, keys_turned, values, block, dblock, weights, dscores, pairs, dscore_pairs, scores, dweights,
                 dkeys, dvalues, dqueries_turned, dqueries] = scratch;
     for (int64_t t = 0; t < P; t += ROWS) {
-        load_rows(s, k, b, hk, t, true, keys + t * D);
-        load_rows(s, v, b, hk, t, false, values + t * D);
-        pair_rows(keys + t * D, ROWS, D, pairs);
-        transpose(pairs, ROWS / 2, D, (uint32_t *)(keys_turned + t), P / 2);
+        load_sides(s, k, b, hk, t, keys + t * S);
+        load_rows(s, v, b, hk, t, false, values + t * D, D);
+        pair_rows(keys + t * S, ROWS, S, pairs);
+        transpose(pairs, ROWS / 2, S, (uint32_t *)(keys_turned + t), P / 2);
     }
-    std::memset(dkeys, 0, P * D * sizeof(float));
+    std::memset(dkeys, 0, P * K * sizeof(float));
     std::memset(dvalues, 0, P * D * sizeof(float));
     for (int64_t h = hk * group; h < (hk + 1) * group; h++)
         for (int64_t t = 0; t < P; t += ROWS) {
             const int64_t n = s.keys_for(t);
             float log_sums[ROWS], deltas[ROWS];
-            load_rows(s, q, b, h, t, true, block);
-            load_rows(s, dout, b, h, t, false, dblock);
+            load_sides(s, q, b, h, t, block);
+            load_rows(s, dout, b, h, t, false, dblock, D);
             query_sums(s, out, dblock, all_log_sums, b, h, t, log_sums, deltas);
-            pair_columns(block, ROWS, D, pairs, ROWS);
-            product(n, ROWS, D, keys, D, pairs, ROWS, scores, ROWS);
+            pair_columns(block, ROWS, S, pairs, ROWS);
+            product(n, ROWS, K, keys, S, pairs, ROWS, scores, ROWS);
             pair_columns(dblock, ROWS, D, pairs, ROWS);
             product(n, ROWS, D, values, D, pairs, ROWS, dweights, ROWS);
             for (int64_t j = s.causal ? t : s.T; j < n; j++)  // hidden from the queries before it, or from all
@@ -266,15 +302,15 @@ void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &
             weigh_backward(scores, dweights, n, s.scale, log_sums, deltas, weights, dscores, dscore_pairs);
             pair_rows(dblock, ROWS, D, pairs);
             product(n, D, ROWS, weights, ROWS, pairs, D, dvalues, D, true);
-            pair_rows(block, ROWS, D, pairs);
-            product(n, D, ROWS, dscores, ROWS, pairs, D, dkeys, D, true);
-            product(D, ROWS, n, keys_turned, P, dscore_pairs, ROWS, dqueries_turned, ROWS);
-            transpose((uint32_t *)dqueries_turned, D, ROWS, (uint32_t *)dqueries, D);
-            store_rows(s, dqueries, dq, b, h, t, true);
+            pair_rows(block, ROWS, S, pairs);
+            product(n, K, ROWS, dscores, ROWS, pairs, S, dkeys, K, true);
+            product(K, ROWS, n, keys_turned, P, dscore_pairs, ROWS, dqueries_turned, ROWS);
+            transpose((uint32_t *)dqueries_turned, K, ROWS, (uint32_t *)dqueries, K);
+            store_sides(s, dqueries, dq, b, h, t);
         }
     for (int64_t t = 0; t < P; t += ROWS) {
-        store_rows(s, dkeys + t * D, dk, b, hk, t, true);
-        store_rows(s, dvalues + t * D, dv, b, hk, t, false);
+        store_sides(s, dkeys + t * K, dk, b, hk, t);
+        store_rows(s, dvalues + t * D, D, dv, b, hk, t, false);
     }
 }
 
@@ -282,27 +318,27 @@ void backward_head(const Shape &s, const Heads &q, const Heads &k, const Heads &
 
 // One thread per (batch, key-value head): each result is written by one thread, so the outcome does not depend on how
 // many there are.
-extern "C" void eco_attention_forward(const Shape *s, const Heads *q, const Heads *k, const Heads *v, const Heads *out,
+extern "C" void eco_attention_forward(const Shape *s, const Sides *q, const Sides *k, const Heads *v, const Heads *out,
                                       float *log_sums) {
 #pragma omp parallel
     {
         [[maybe_unused]] Tiles tiles;
         Memory memory;
-        const ForwardScratch scratch(memory, s->D, s->padded());
+        const ForwardScratch scratch(memory, s->D, s->stride(), s->padded());
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->B * s->Hkv; i++)
             forward_head(*s, *q, *k, *v, *out, log_sums, i / s->Hkv, i % s->Hkv, scratch);
     }
 }
 
-extern "C" void eco_attention_backward(const Shape *s, const Heads *q, const Heads *k, const Heads *v, const Heads *out,
-                                       const Heads *dout, const float *log_sums, const Heads *dq, const Heads *dk,
+extern "C" void eco_attention_backward(const Shape *s, const Sides *q, const Sides *k, const Heads *v, const Heads *out,
+                                       const Heads *dout, const float *log_sums, const Sides *dq, const Sides *dk,
                                        const Heads *dv) {
 #pragma omp parallel
     {
         [[maybe_unused]] Tiles tiles;
         Memory memory;
-        const BackwardScratch scratch(memory, s->D, s->padded());
+        const BackwardScratch scratch(memory, s->D, s->inner(), s->stride(), s->padded());
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->B * s->Hkv; i++)
             backward_head(*s, *q, *k, *v, *out, *dout, log_sums, *dq, *dk, *dv, i / s->Hkv, i % s->Hkv, scratch);

@@ -1,7 +1,7 @@
 // The small matrix product inside the fused kernels: C (M x N, fp32) [+]= A (M x K, bf16) B (K x N, bf16).
 //
 // A's rows are contiguous along K. B comes in pairs: the 32-bit word at [k / 2][n] holds B[k][n] and B[k + 1][n], the
-// layout that both vdpbf16ps (AVX512-BF16) and tdpbf16ps (AMX) read. M, N and K are multiples of 32.
+// layout that both vdpbf16ps (AVX512-BF16) and tdpbf16ps (AMX) read. M, N and K are multiples of GRAIN.
 #pragma once
 #include "lanes.h"
 
@@ -10,9 +10,17 @@
 #include <unistd.h>
 #endif
 
+#ifdef __AMX_BF16__
+constexpr int GRAIN = 32;
+#else
+constexpr int GRAIN = 16;
+#endif
+
+// N a multiple of COLUMNS lanes.
+template <int COLUMNS>
 static inline void product_lanes(int M, int N, int K, const uint32_t *a, int lda, const uint32_t *b, int ldb, float *c,
                                  int ldc, bool accumulate) {
-    constexpr int ROWS = 8, COLUMNS = 2;  // 16 accumulators hide the latency and leave registers for B
+    constexpr int ROWS = 8;
     for (int n = 0; n < N; n += LANES * COLUMNS)
         for (int m = 0; m < M; m += ROWS) {
             Lanes acc[ROWS][COLUMNS] = {};
@@ -116,5 +124,8 @@ static inline void product(int M, int N, int K, const bf16 *a, int lda, const ui
 #ifdef __AMX_BF16__
     if (tiles_granted()) return product_tiles(M, N, K, pairs, lda / 2, b, ldb, c, ldc, accumulate);
 #endif
-    product_lanes(M, N, K, pairs, lda / 2, b, ldb, c, ldc, accumulate);
+    const int even = N / (2 * LANES) * (2 * LANES);
+    // 8 rows of 2: 16 accumulators hide the latency and leave registers for B
+    product_lanes<2>(M, even, K, pairs, lda / 2, b, ldb, c, ldc, accumulate);
+    if (even < N) product_lanes<1>(M, LANES, K, pairs, lda / 2, b + even, ldb, c + even, ldc, accumulate);
 }

@@ -1,11 +1,13 @@
 """Causal self-attention with grouped queries (GQA, arXiv 2305.13245); as many key heads as heads is the usual kind."""
 
+import math
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eco.kernels.attention import causal_attention, packed_attention
+from eco.kernels.attention import Extra, causal_attention, packed_attention
 from eco.kernels.rotary import rotate
 from eco.models.layers.cache import Past
 from eco.models.layers.linear import StackedLinear
@@ -13,11 +15,13 @@ from eco.models.layers.norm import RMSNorm
 from eco.models.layers.rotary import Rotation
 
 
-class Attention(nn.Module):
-    """(B, T, width) -> (B, T, width).
+class MultiHeadAttention(nn.Module):
+    """What the kinds of self-attention share: the projections, the heads' attention, and the cache.
 
     `qkv` yields the query heads, then the key heads, then the value heads. QK-norm (arXiv 2302.05442) is an RMSNorm
     over each query and key head before the rotation; it is on where `qk_norm_eps` is given.
+
+    key_size: how many numbers of each key the cache keeps.
     """
 
     attention_inputs = ("qkv",)
@@ -35,6 +39,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_size = heads, kv_heads, width // heads
+        self.key_size = self.head_size
         self.dropout = dropout
         rows = [count * self.head_size for count in (heads, kv_heads, kv_heads)]
         self.qkv = StackedLinear(width, rows, bias=bias)
@@ -43,19 +48,21 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(self.head_size, qk_norm_eps) if qk_norm_eps is not None else None
         self.output = nn.Linear(width, width, bias=bias)
 
-    def forward(self, x: Tensor, rotation: Rotation | None = None, past: Past | None = None) -> Tensor:
+    def attend(self, x: Tensor, rotation: Rotation | None, past: Past | None, extra: Extra | None = None) -> Tensor:
+        """(B, T, width) -> (B, T, width). extra: see `eco.kernels.attention`; the cache keeps the keys' with them."""
         dropout = self.dropout if self.training else 0.0
         if past is None and self.query_norm is None:
-            packed = packed_attention(self.qkv(x), self.heads, self.kv_heads, rotation, dropout)
+            packed = packed_attention(self.qkv(x), self.heads, self.kv_heads, rotation, dropout, extra=extra)
             return cast(Tensor, self.output(packed))
         q, k, v = self._heads_of(x, rotation)
         if past is not None:
-            keys, values = past.append(k, v)
+            keys, values = past.append(k if extra is None else joined(k, extra[1]), v)
         if past is None or (past.start == 0 and past.mask is None):
-            y = causal_attention(q, k, v, dropout)
+            y = causal_attention(q, k, v, dropout, extra)
         else:
-            grouped = self.heads != self.kv_heads
-            y = F.scaled_dot_product_attention(q.to(keys.dtype), keys, values, past.mask, enable_gqa=grouped)
+            q = (q if extra is None else joined(q, extra[0])).to(keys.dtype)
+            scale, grouped = 1 / math.sqrt(self.head_size), self.heads != self.kv_heads
+            y = F.scaled_dot_product_attention(q, keys, values, past.mask, scale=scale, enable_gqa=grouped)
         merged: Tensor = self.output(y.transpose(1, 2).flatten(2))
         return merged
 
@@ -73,3 +80,15 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         return q, k, v
+
+
+class Attention(MultiHeadAttention):
+    """(B, T, width) -> (B, T, width), by queries and keys alone."""
+
+    def forward(self, x: Tensor, rotation: Rotation | None = None, past: Past | None = None) -> Tensor:
+        return self.attend(x, rotation, past)
+
+
+def joined(heads: Tensor, extra: Tensor) -> Tensor:
+    """(B, H, T, D) and (B, T, H, E) -> (B, H, T, D + E)."""
+    return torch.cat([heads, extra.transpose(1, 2)], dim=-1)

@@ -12,7 +12,8 @@ from eco.kernels.decode import Store
 class Past:
     """One layer's part of the cache during one forward pass that adds positions `start` and up.
 
-    keys, values: (B, Hkv, end, D) views of the cache, of which `start ..` are still to be written.
+    keys, values: (B, Hkv, end, D) views of the cache, of which `start ..` are still to be written. Keys may be larger
+    than values.
     mask: (B or 1, 1, T, end) bool, True where a new token may look; None where causality alone decides: one new token
     sees all, several start from an empty cache.
     """
@@ -32,6 +33,7 @@ class Past:
 class KVCache:
     """Keys and values of all layers, allocated once for `capacity` positions (see `eco.models.contract.Cache`).
 
+    key_size: numbers of a key; None: as many as of a value, `head_size`.
     padding: (B,) int64, the left padding of each row, which no real token sees; None means none.
     prefix, slot: None until `branch` shares the first positions; then these, and (B,) int64, where in `keys` and
     `values` the further positions of a row of the batch lie.
@@ -48,10 +50,11 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
         padding: Tensor | None = None,
+        key_size: int | None = None,
     ) -> None:
-        shape = (layers, batch, kv_heads, capacity, head_size)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        shape = (layers, batch, kv_heads, capacity)
+        self.keys = torch.empty(*shape, key_size or head_size, dtype=dtype, device=device)
+        self.values = torch.empty(*shape, head_size, dtype=dtype, device=device)
         self.capacity = capacity
         self.length = 0
         self.prefix: Store | None = None
@@ -102,9 +105,9 @@ class KVCache:
         """See `eco.models.contract.Cache`. What is shared is never moved, and neither are then the rows that `keep`
         keeps: they are looked up in `prefix` and, behind it, in `slot`."""
         before = Store(self.keys[:, :, :, : self.length], self.values[:, :, :, : self.length], rows)
-        layers, _, heads, _, size = self.keys.shape
-        shape = (layers, len(rows), heads, count + (0 if shared else self.length), size)
-        self.keys, self.values = before.keys.new_empty(shape), before.values.new_empty(shape)
+        layers, _, heads, _, _ = self.keys.shape
+        shape = (layers, len(rows), heads, count + (0 if shared else self.length))
+        self.keys, self.values = (x.new_empty(*shape, x.shape[-1]) for x in (before.keys, before.values))
         self.capacity = self.length + count
         if shared:
             self.prefix, self.slot = before, torch.arange(len(rows))

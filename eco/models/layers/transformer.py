@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from eco.kernels.native import compute_dtype
 from eco.kernels.rotary import rotate
 from eco.models.contract import Cache
-from eco.models.layers.attention import Attention
+from eco.models.layers.attention import MultiHeadAttention
 from eco.models.layers.cache import KVCache, Past
 from eco.models.layers.headed import HeadedModel
 from eco.models.layers.init import init_transformer
@@ -43,7 +43,7 @@ class Transformer(HeadedModel):
 
     def new_cache(self, batch: int, length: int, padding: Tensor | None = None) -> KVCache:
         attention = self.blocks[0].attention
-        assert isinstance(attention, Attention)
+        assert isinstance(attention, MultiHeadAttention)
         weight = self.embedding.weight
         return KVCache(
             len(self.blocks),
@@ -54,6 +54,7 @@ class Transformer(HeadedModel):
             dtype=compute_dtype(weight),
             device=weight.device,
             padding=padding,
+            key_size=attention.key_size,
         )
 
     def moved_keys(self, keys: Tensor, columns: int) -> Tensor:
