@@ -4,24 +4,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from byte_tokenizer import Bytes
 from torch import Tensor, nn
 
 from eco.models.contract import Batch, Cache, LanguageModel, LanguageModelConfig, StepOutput
-
-EOS = 256
-
-
-class Bytes:
-    """One token for each byte, and EOS."""
-
-    eos = EOS
-    vocab_size = 257
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        return bytes(i for i in ids if i != EOS)
 
 
 class ReciterCache:

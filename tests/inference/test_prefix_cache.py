@@ -13,13 +13,14 @@ from eco.inference.prefix_cache import BLOCK
 from eco.inference.row import Row
 from eco.inference.sampling import uniforms
 from eco.inference.text import GrowingText
-from eco.models import decoder, gpt2, sigma
+from eco.models import decoder, gpt2, sigma, simone
 from eco.models.contract import LanguageModel, build_model
 
 SIZES = {"vocab_size": 261, "context": 160, "layers": 2, "width": 48}
 CONFIGS = {
     "gpt2": gpt2.Config(**SIZES, heads=3),
     "decoder": decoder.Config(**SIZES, heads=4, kv_heads=2, qk_norm=True),
+    "simone": simone.Config(**SIZES, heads=4, policy_rank=3, forgetting=True, control=True),
 }
 ROOM = 1 << 24
 GREEDY = Sampling(temperature=0, max_new_tokens=12)
@@ -123,6 +124,7 @@ def test_a_batch_computes_what_it_shares_once(model):
     "change",
     ["load", "adamw", "adamw fused", "adamw foreach", "sgd", "muon", "c3o", "in place", "swapped", "replaced", "cast"],
 )
+@pytest.mark.parametrize("model", ["gpt2", "decoder"], indirect=True)
 def test_any_change_of_the_weights_is_noticed(model, change):
     cache, prompt, other = PrefixCache(ROOM), tokens(90, 2), built(model.config, 5)
     first_logits(model, [prompt], cache)
@@ -214,11 +216,18 @@ def test_another_conditioning_shares_nothing(model):
     assert cache.statistics.bytes == 0
 
 
-def test_other_models_pass_by():
-    model = built(sigma.Config(
+OTHERS = [
+    simone.Config(**SIZES, heads=4, segment=40, memory_slots=3),
+    sigma.Config(
         vocab_size=261, context=160, width=32, layers=3, heads=4, mamba_ratio=2, head_size=16, state=8, mimo_rank=2,
         chunk=8, latent=16, rope_size=4, feed_forward=48, routed_experts=0, document_end=-1,
-    ))  # fmt: skip
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", OTHERS, ids=lambda config: config.family)
+def test_other_models_pass_by(config):
+    model = built(config)
     cache, prompt = PrefixCache(ROOM), tokens(90, 2)
     for _ in range(2):
         assert torch.equal(first_logits(model, [prompt], cache), first_logits(model, [prompt], None))

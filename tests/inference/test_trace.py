@@ -6,18 +6,23 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from eco import plugins
+from eco.data.concepts import CONCEPTS
 from eco.inference import trace as tracing
 from eco.inference.trace import attended, trace
-from eco.models import decoder, gpt2, sigma
+from eco.models import decoder, gpt2, sigma, simone
 from eco.models.contract import LanguageModel, build_model
+from eco.models.layers.cache import Past
+from eco.models.layers.rotary import Rotation
 
 SIZES = {"vocab_size": 261, "context": 40, "layers": 3, "width": 48}
 CONFIGS = {
     "gpt2": gpt2.Config(**SIZES, heads=3, dropout=0.2),
     "gpt2 untied": gpt2.Config(**SIZES, heads=3, tied=False),
     "decoder": decoder.Config(**SIZES, heads=4, kv_heads=2, qk_norm=True, attention_dropout=0.1),
+    "simone": simone.Config(**SIZES, heads=4, policy_rank=3, forgetting=True, control=True),
     "decoder coupled": decoder.Config(**SIZES, heads=4, instant_mode="coupling"),
 }
 TEXT = "In the beginning God made all"
@@ -62,28 +67,47 @@ def test_attention_is_that_of_the_definition(monkeypatch, heads, held):
 
 
 def test_the_weights_are_those_that_the_layer_used(model, byte_tokenizer):
-    """Values that are one where a position is and zero elsewhere make attention tell its own weights."""
     tokens = torch.tensor([byte_tokenizer.encode(TEXT)])
     rows = list(trace(model, byte_tokenizer, TEXT, layers=[1], top=40))
-    attention = model.blocks[1].attention
     seen = {}
-    attention.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0], rotation=inputs[1]))
+    hook = model.blocks[1].attention.register_forward_pre_hook(lambda _, inputs: seen.update(inputs=inputs[:2]))
     with torch.no_grad():
         model(tokens)
-        q, k, _ = attention._heads_of(seen["x"], seen["rotation"])
-        count, group = tokens.shape[1], attention.heads // attention.kv_heads
-        k = k.repeat_interleave(group, 1).double()
-        eye = torch.eye(count, dtype=torch.float64).expand(1, attention.heads, count, count)
-        weights = F.scaled_dot_product_attention(q.double(), k, eye, is_causal=True)[0]  # (H, T, T)
+    hook.remove()
+    weights = told_by_values(model.blocks[1].attention, *seen["inputs"])
     for place, row in enumerate(rows):
         of_layer = row["layers"]["1"]
         exact = weights[:, place, : place + 1]
         assert of_layer["entropy"] == pytest.approx((-(exact * exact.log()).sum(-1)).tolist(), abs=1e-5)
-        assert [p for p, _ in of_layer["attended"]] == exact.mean(0).argsort(descending=True).tolist()
-        assert sum(weight for _, weight in of_layer["attended"]) == pytest.approx(1, abs=1e-5)
+        mean = exact.mean(0)
+        assert [weight for _, weight in of_layer["attended"]] == pytest.approx(sorted(mean.tolist())[::-1], abs=1e-5)
+        assert all(
+            weight == pytest.approx(float(mean[position]), abs=1e-5) for position, weight in of_layer["attended"]
+        )
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt2 untied", "decoder"])  # coupled streams lie on a grid: no differences
+@torch.no_grad()
+def told_by_values(attention: nn.Module, x: torch.Tensor, rotation: Rotation | None) -> torch.Tensor:
+    """(H, T, T): a layer whose values are 1 at one position, each in a dimension of its own, puts out its weights."""
+    attention, x = copy.deepcopy(attention).double(), x.double()
+    attention.output = nn.Identity()
+    heads, size, count, project = attention.heads, attention.head_size, x.shape[1], attention._heads_of
+    columns = []
+    for first in range(0, count, size):
+        values = torch.zeros(1, attention.kv_heads, count, size, dtype=torch.float64)
+        for place in range(first, min(first + size, count)):
+            values[:, :, place, place - first] = 1
+        attention._heads_of = lambda *inputs, v=values: (*project(*inputs)[:2], v)
+        keys = torch.empty(1, attention.kv_heads, count, attention.key_size, dtype=torch.float64)
+        y = attention(x, rotation, Past(keys, values.clone(), 0, None))
+        y = y[0] if isinstance(y, tuple) else y
+        columns.append(y[0].unflatten(-1, (heads, size)).transpose(0, 1))
+    return torch.cat(columns, -1)[..., :count]
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "gpt2 untied", "decoder", "simone"]
+)  # coupled streams lie on a grid: no differences
 def test_surprisal_and_importance_are_those_of_differences(name, byte_tokenizer):
     model, text = built(CONFIGS[name]), TEXT[:12]
     rows = list(trace(model, byte_tokenizer, text, layers=[0]))
@@ -157,6 +181,29 @@ def test_a_long_text_is_read_in_windows(byte_tokenizer):
     assert [row["surprisal"] is None for row in rows].count(True) == 3
     [single] = trace(model, byte_tokenizer, "I")
     assert single["importance"] == 0 and single["layers"]["0"]["attended"] == [[0, 1.0]]
+
+
+def test_a_model_that_reads_by_segments(byte_tokenizer):
+    model = built(simone.Config(**SIZES, heads=4, segment=10, memory_slots=2))
+    rows = list(trace(model, byte_tokenizer, TEXT, layers=[0], top=40))
+    for place, row in enumerate(rows):
+        begin = place // 10 * 10
+        positions = [position for position, _ in row["layers"]["0"]["attended"]]
+        assert sorted(positions) == [-2, -1, *range(begin, place + 1)]  # its segment, and the slots before it
+        assert sum(weight for _, weight in row["layers"]["0"]["attended"]) == pytest.approx(1, abs=1e-5)
+        assert len(row["layers"]["0"]["entropy"]) == 4
+    assert all(row["importance"] > 0 for row in rows[:-1])  # nothing follows the last
+
+
+def test_concepts_are_those_of_the_trained_head(byte_tokenizer):
+    model = built(simone.Config(**SIZES, heads=4, concept_weight=0.1))
+    rows = list(trace(model, byte_tokenizer, TEXT, layers=[0], top=3))
+    with torch.no_grad():
+        hidden = model.hidden(torch.tensor([byte_tokenizer.encode(TEXT)]))
+        probabilities = model.objectives.terms["concepts"].head(hidden)[0].sigmoid()
+    for row, exact in zip(rows, probabilities, strict=True):
+        assert row["concepts"] == pytest.approx({CONCEPTS[i]: float(exact[i]) for i in exact.topk(3).indices}, abs=1e-6)
+        assert list(row["concepts"].values()) == sorted(row["concepts"].values(), reverse=True)
 
 
 def test_errors_say_what_can_be_traced(byte_tokenizer):
