@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import eco
 from eco import machine
 from eco.files import write_json
 from eco.jobs.load import load_packed
@@ -18,11 +19,12 @@ from eco.ship.probe import Probe, machine_kind
 
 
 def main(packed: str, folder: str, findings: str) -> None:
-    """Writes {"name", "made_with", "machine", "checks"}; the first two are empty where no bundle was found."""
+    """Writes `name`, `made_with`, `validated_with` and `checks`; the first two are empty where no bundle was found."""
     machine.prepare()
     checks, facts = examine(Path(packed), Path(folder))
     found = {"name": facts.name, "made_with": facts.made_with} if facts else {"name": "", "made_with": {}}
-    write_json(Path(findings), {**found, "machine": machine_kind(), "checks": [asdict(check) for check in checks]})
+    here = {"eco": eco.__version__, "machine": machine_kind()}
+    write_json(Path(findings), {**found, "validated_with": here, "checks": [asdict(check) for check in checks]})
 
 
 def examine(packed: Path, folder: Path) -> tuple[list[Check], Facts | None]:

@@ -37,15 +37,8 @@ def validate(packed: str | Path) -> dict[str, Any]:
     with TemporaryDirectory(prefix="eco-validate-") as work, _archive_of(path, Path(work)) as archive:
         found = _examined(archive, Path(work))
         digest = {} if archive.is_dir() else {"sha256": sha256(archive)}
-    report = {
-        "target": str(path),
-        "name": found["name"],
-        "passed": all(check["passed"] for check in found["checks"]),
-        **digest,
-        "made_with": found["made_with"],
-        "validated_with": {"eco": eco.__version__, "machine": found["machine"]},
-        "checks": found["checks"],
-    }
+    passed = all(check["passed"] for check in found["checks"])
+    report = {"target": str(path), "passed": passed, **digest, **found}
     return report | {"report": _written(report, report_path(path))}
 
 
@@ -95,7 +88,7 @@ def _examined(packed: Path, work: Path) -> dict[str, Any]:
     said = ended.stderr.strip().splitlines()[-1:] or ["nothing"]
     detail = f"the process ended with status {ended.returncode} and said: {said[0]}"
     check = {"name": "process", "passed": False, "detail": detail, "figures": {}}
-    return {"name": "", "made_with": {}, "machine": "", "checks": [check]}
+    return {"name": "", "made_with": {}, "validated_with": {}, "checks": [check]}
 
 
 def _environment(home: Path) -> dict[str, str]:
