@@ -7,17 +7,20 @@ and without slots, and with the whole window under its attention. A few minutes:
 `python -m benchmarks.memory_recall` prints the table.
 """
 
+import itertools
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import tyro
 from torch import Tensor
 
+from benchmarks import outcomes
 from eco.models import simone
 from eco.models.contract import IGNORE, Batch, build_model, evaluating
 
@@ -36,27 +39,34 @@ BATCH, LR, WARMUP = 32, 1e-3, 30
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train every arm with every seed and print one table."""
+    """Train every arm with every seed, on one thread, and print one table."""
 
     seeds: int = 3
     steps: int = 300
-    threads: int = 1
+    out: Path | None = None
+    """Append each run's figures to this file, one JSON object a line; runs that it has are not repeated."""
 
 
 @dataclass(frozen=True)
 class Outcome:
+    arm: str
+    seed: int
     accuracy: float
     milliseconds: float
     """CPU time of a training step, the median."""
     gate: float
-    """How open the gates were in the last step, the mean; NaN without slots."""
+    """How open the gates were in the last step, the mean; 0 without slots."""
 
 
 def main(words: Sequence[str]) -> int:
     arguments = tyro.cli(Arguments, args=words, prog="python -m benchmarks.memory_recall")
-    torch.set_num_threads(arguments.threads)
-    found = {arm: [train_arm(arm, seed, arguments.steps) for seed in range(arguments.seeds)] for arm in ARMS}
-    print("\n".join(table(found)))
+    torch.set_num_threads(1)
+    found = {(outcome.arm, outcome.seed): outcome for outcome in outcomes.read(arguments.out, Outcome)}
+    for arm, seed in itertools.product(ARMS, range(arguments.seeds)):
+        if (arm, seed) not in found:
+            found[arm, seed] = train_arm(arm, seed, arguments.steps)
+            outcomes.keep(arguments.out, found[arm, seed])
+    print("\n".join(table(list(found.values()))))
     return 0
 
 
@@ -67,7 +77,7 @@ def train_arm(arm: str, seed: int, steps: int) -> Outcome:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP) * (1 - 0.9 * step / steps)
     )
-    generator, times, gate = torch.Generator().manual_seed(1000 + seed), [], float("nan")
+    generator, times, gate = torch.Generator().manual_seed(1000 + seed), [], 0.0
     for _ in range(steps):
         batch, start = windows(BATCH, generator), time.process_time()
         output = model.training_step(batch)
@@ -79,7 +89,7 @@ def train_arm(arm: str, seed: int, steps: int) -> Outcome:
         model.after_step()
         times.append(1e3 * (time.process_time() - start))
         gate = float(output.metrics.get("memory_gate", gate))
-    return Outcome(accuracy(model), statistics.median(times), gate)
+    return Outcome(arm, seed, accuracy(model), statistics.median(times), gate)
 
 
 def windows(count: int, generator: torch.Generator) -> Batch:
@@ -108,17 +118,16 @@ def accuracy(model: simone.Simone, count: int = 1024) -> float:
     return float((answers == batch["targets"][:, -1]).float().mean())
 
 
-def table(found: dict[str, list[Outcome]]) -> Iterator[str]:
+def table(found: Sequence[Outcome]) -> Iterator[str]:
     """Markdown: the accuracy of each seed, the gates, and the time of a step."""
-    yield "| model | accuracy, each seed | gates | CPU time a step, ms | against no segments |"
+    runs = {arm: [outcome for outcome in found if outcome.arm == arm] for arm in ARMS}
+    times = {arm: statistics.median(run.milliseconds for run in runs[arm]) for arm in ARMS}
+    yield "| model | accuracy of each seed | gates | CPU time a step, ms | against no segments |"
     yield "|---|---|--:|--:|--:|"
-    milliseconds = {arm: statistics.median(run.milliseconds for run in runs) for arm, runs in found.items()}
-    for arm, runs in found.items():
-        each = ", ".join(f"{run.accuracy:.1%}" for run in runs)
-        gates = statistics.mean(run.gate for run in runs)
-        shown = "" if gates != gates else f"{gates:.2f}"
-        ratio = milliseconds[arm] / milliseconds["no segments"]
-        yield f"| {arm} | {each} | {shown} | {milliseconds[arm]:.1f} | {ratio:.2f} |"
+    for arm in ARMS:
+        each = ", ".join(f"{run.accuracy:.1%}" for run in runs[arm])
+        gate = f"{statistics.mean(run.gate for run in runs[arm]):.2f}" if "memory_slots" in ARMS[arm] else ""
+        yield f"| {arm} | {each} | {gate} | {times[arm]:.1f} | {times[arm] / times['no segments']:.2f} |"
 
 
 if __name__ == "__main__":
