@@ -5,8 +5,8 @@ In the field's terms it is metadata conditioning (CTRL, arXiv 1909.05858): `cont
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ class PropheticSingularityState:
 
     intensity: the document's quality. anointing: its alignment. dominion: its priority. mercy: 0.5 and a tenth of what
     the priority lacks. lambda_: how fast older text loses weight. time: from 0 at the first token to 1 at the last.
-    statistics: of each field, over all tokens of the documents that the state was made for; None computes them.
+    statistics: of each field, over all tokens of the documents that the state was made for; computed if not given.
     `align`, `slice` and `to` leave them as they are.
     """
 
@@ -75,18 +75,19 @@ class PropheticSingularityState:
     mercy: Tensor
     lambda_: Tensor
     time: Tensor
-    statistics: Mapping[str, Statistics] | None = None
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shapes = {name: tuple(getattr(self, name).shape) for name in FIELDS}
         if len(set(shapes.values())) > 1 or self.intensity.ndim != 2 or not self.intensity.numel():
             raise ValueError(f"the fields of a state must all be (B, S), with at least one token, and are {shapes}")
-        if self.statistics is None:
+        if not self.statistics:
             object.__setattr__(self, "statistics", {name: Statistics.of(getattr(self, name)) for name in FIELDS})
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], length: int) -> Self:
-        """The state (1, length) of a document. With `length` the model's context, `time` is its channel `position`.
+        """The state (1, length) of a document. With `length` the model's context, `time` is the model's channel
+        `position` to within 1 / length.
 
         Read are `quality_score` and `biblical_alignment`, 0 to 10 and 5 where unknown, and `priority`. Whatever
         `metadata["prophetic_state"]` has under a field's name, a number or a list of them, goes before what would
@@ -97,14 +98,14 @@ class PropheticSingularityState:
         """
         given = {name: _row(value, length, name) for name, value in _overrides(metadata).items()}
 
-        def field(name: str, default: Callable[[], float]) -> Tensor:
+        def given_or(name: str, default: Callable[[], float]) -> Tensor:
             return given[name] if name in given else torch.full((1, length), default())
 
-        intensity = field("intensity", lambda: _score(metadata, "quality_score"))
-        anointing = field("anointing", lambda: _score(metadata, "biblical_alignment"))
-        dominion = field("dominion", lambda: _priority(metadata))
-        mercy = field("mercy", lambda: 0.5 + 0.1 * (1.0 - float(dominion.mean())))
-        lambda_ = field("lambda_", lambda: float(intensity.mean() + anointing.mean()) / 2)
+        intensity = given_or("intensity", lambda: _score(metadata, "quality_score"))
+        anointing = given_or("anointing", lambda: _score(metadata, "biblical_alignment"))
+        dominion = given_or("dominion", lambda: _priority(metadata))
+        mercy = given_or("mercy", lambda: 0.5 + 0.1 * (1.0 - float(dominion.mean())))
+        lambda_ = given_or("lambda_", lambda: float(intensity.mean() + anointing.mean()) / 2)
         time = given.get("time", torch.linspace(0, 1, length)[None])
         return cls(intensity, anointing, dominion, mercy, lambda_, time)
 
@@ -125,8 +126,7 @@ class PropheticSingularityState:
         if len(lengths) != 1:
             raise ValueError(f"a batch takes states of one length, and these have {lengths}; call align(length) first")
         rows = {name: torch.cat([getattr(state, name) for state in states]) for name in FIELDS}
-        known = [cast(Mapping[str, Statistics], state.statistics) for state in states]
-        merged = {name: Statistics.merged([statistics[name] for statistics in known]) for name in FIELDS}
+        merged = {name: Statistics.merged([state.statistics[name] for state in states]) for name in FIELDS}
         return cls(**rows, statistics=merged)
 
     def align(self, length: int) -> Self:
