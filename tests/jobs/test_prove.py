@@ -247,7 +247,7 @@ def test_a_slip_is_an_error(words, message, capfd, monkeypatch, tmp_path):
     assert message in capfd.readouterr().err
 
 
-RECIPES = {"sigma": "sigma-tiny", "trm": "trm-sudoku4", "decoder": "demo", "gpt2": "mvlm-gpt2"}
+RECIPES = {"sigma": "sigma-tiny", "trm": "trm-sudoku4", "decoder": "demo", "gpt2": "mvlm-gpt2", "simone": "simone-laptop"}
 
 
 @pytest.mark.parametrize("name", table())
