@@ -30,7 +30,7 @@ from eco.models.layers.latent_attention import LatentAttention
 from eco.models.layers.mamba3 import Mamba3
 from eco.models.layers.moe import Dispatch, MoE, RibConfig, Routing
 from eco.models.layers.moe.balance import Balance
-from eco.models.layers.moe.experts import Experts, SharedExpert
+from eco.models.layers.moe.experts import SharedExpert, idle_weights
 from eco.models.layers.moe.router import Precision
 from eco.models.layers.norm import RMSNorm
 from eco.models.layers.rotary import Rotary, Rotation
@@ -294,9 +294,7 @@ class Sigma(InstantModel):
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 matrices += module.weight.numel()
-            if isinstance(module, Experts):  # as linear layers they have counted whole
-                experts = module.gate_up.weight.numel() + module.down.weight.numel()
-                matrices -= experts * (1 - config.top_k / config.routed_experts)
+        matrices -= idle_weights(self.blocks, config.top_k)  # as linear layers they have counted whole
         kinds = config.kinds
         inner, rank = config.expand * config.width, config.mimo_rank
         heads = inner // config.head_size

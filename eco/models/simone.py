@@ -1,7 +1,7 @@
 """Simone: a modern decoder whose attention may be governed: by a policy, a memory and the metadata of its documents.
 
-The block is Llama's (arXiv 2302.13971): RMSNorm, rotary positions, SwiGLU. Each of the parts beside it is off by default
-and then absent: a learned low-rank attention bias ("policy") and forgetting gates (arXiv 2503.02130) in
+The block is Llama's (arXiv 2302.13971): RMSNorm, rotary positions, SwiGLU. Each of the parts beside it is off by
+default and then absent: a learned low-rank attention bias ("policy") and forgetting gates (arXiv 2503.02130) in
 `governance.attention`, slots that carry memory from segment to segment (arXiv 2207.06881) in `governance.memory`,
 conditioning on metadata (arXiv 1709.07871) in `governance.control`, a mixture of experts, and the auxiliary losses of
 `governance.objectives`. The name and the words governance, policy and prophetic are those of SIM-ONE.
@@ -28,6 +28,7 @@ from eco.models.layers.cache import KVCache, Past
 from eco.models.layers.mlp import SwiGLU
 from eco.models.layers.moe import MoE, Routing
 from eco.models.layers.moe.balance import Balance
+from eco.models.layers.moe.experts import idle_weights
 from eco.models.layers.norm import RMSNorm
 from eco.models.layers.rotary import Rotary, Rotation
 from eco.models.layers.shape import check_heads, check_rotary, check_vocabulary, swiglu_size
@@ -294,6 +295,12 @@ class Simone(Transformer):
         }
         found = {name: gradient_norm(modules) for name, modules in parts.items() if modules}
         return {**found, **({"auxiliary": self._asked} if "auxiliary" in self.features else {})}
+
+    def flops_per_token(self) -> float:
+        """See `Model.flops_per_token`; attention reaches over a segment and its slots, idle experts do not count."""
+        seen = self.config.memory_slots + (self.config.segment or self.config.context)
+        spared = 12.0 * len(self.blocks) * self.config.width * (self.config.context - seen)
+        return super().flops_per_token() - spared - 6.0 * idle_weights(self.blocks, self.config.top_k)
 
     def forget_step(self) -> None:
         self._balance.forget()

@@ -1,6 +1,6 @@
 """The language models that the tests of this folder share: small ones of every kind."""
 
-from eco.models import decoder, gpt2, sigma
+from eco.models import decoder, gpt2, sigma, simone
 from eco.models.contract import LanguageModelConfig
 
 VOCABULARY, CONTEXT = 61, 24
@@ -25,4 +25,8 @@ SIGMAS: dict[str, LanguageModelConfig] = {
     ),
 }
 
-CONFIGS = {**TRANSFORMERS, **SIGMAS}
+SIMONES: dict[str, LanguageModelConfig] = {
+    "simone": simone.Config(**SIZES, policy_rank=3, forgetting=True),
+}
+
+CONFIGS = {**TRANSFORMERS, **SIGMAS, **SIMONES}

@@ -30,6 +30,12 @@ class Experts(nn.Module):
         return self.forward(x, offsets.int())
 
 
+def idle_weights(model: nn.Module, top_k: int) -> float:
+    """Weights of the matrices of all routed experts of the model that a token does not meet."""
+    stacks = [module for module in model.modules() if isinstance(module, Experts)]
+    return sum((e.gate_up.weight.numel() + e.down.weight.numel()) * (1 - top_k / e.count) for e in stacks)
+
+
 class SharedExpert(nn.Module):
     """(..., width) -> (..., width): the network that every token passes, as wide as `shared` experts together."""
 
