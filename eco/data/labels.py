@@ -5,7 +5,7 @@ All of it is a function of a window's place in its part: it needs no state, and 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +22,13 @@ from eco.data.tokenizer import Tokenizer
 Weighting = Literal["none", "metadata"]
 """How documents weigh in the loss: all alike, or by what their metadata say of them (see `document_weights`)."""
 
-METADATA = frozenset({"control", "document", "place", "category"})
-"""The labels that need facts."""
+FACTS = {
+    "control": ("quality", "alignment", "priority"),
+    "document": ("document",),
+    "place": ("place",),
+    "category": ("category",),
+}
+"""Label -> the facts that it is made of."""
 
 MARKED = frozenset({"prefix", "recall", "document", "place", "category"})
 """Those that need a tokenizer with marks."""
@@ -37,6 +42,8 @@ RECALLED = 16
 QUARTERS = 4
 
 _REFERENCE = re.compile(rb"<verse>[^:\n]{1,40}:\d+ ")
+_NAMES = re.compile(rb"<verse>[^:\n]{1,40}:\d+|<(?:chapter|book)>[^\n]*")
+"""The text that names a book."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -46,9 +53,10 @@ class Labels:
 
     weight (T,) fp32: of each target. control (T, 5) fp32 from 0 to 1: of each input token, see
     `eco.models.governance.control.CHANNELS`. concepts (P, C) fp32: see `eco.data.concepts.labels`. prefix, int64: how
-    many tokens come before the window's first mark, 0 where fewer than LEAST_PREFIX; what they say of their book they
-    say without its name. document, place (0 to 3), category, int64: of the text that the window begins in, IGNORE where
-    prefix is 0. recall (T,) bool: the RECALLED targets behind each reference.
+    many tokens come before the window's first mark, 0 where fewer than LEAST_PREFIX or where the window begins inside
+    of a reference; what they say of their book they say without its name. document, place (0 to 3), category, int64: of
+    the text that the window begins in, IGNORE where prefix is 0. recall (T,) bool: the RECALLED targets behind each
+    reference.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class Labels:
         self._openings = np.array([tokenizer.eos, *marks])
         self._occurring = occurrences(part.tokens, tokenizer) if "concepts" in wanted else None
         self._recalled = _behind_references(part.tokens, tokenizer) if "recall" in wanted else None
+        self._naming = _in_names(part.tokens, tokenizer) if "prefix" in wanted else None
 
     def batch(self, windows: Sequence[int]) -> Batch:
         """The labels of `windows`, a row each."""
@@ -92,8 +101,8 @@ class Labels:
             row["concepts"] = concept_labels(self._occurring, first, self._window)
         if self._recalled is not None:
             row["recall"] = self._recalled[targets]
-        if "prefix" in self._wanted:
-            row |= self._prefix(inputs)
+        if self._naming is not None:
+            row |= self._prefix(inputs, bool(self._naming[first]))
         return row
 
     def _documents(self, tokens: Ints) -> Ints:
@@ -114,10 +123,11 @@ class Labels:
         )
         return np.stack(channels, axis=-1).astype(np.float32)
 
-    def _prefix(self, inputs: Ints) -> dict[str, npt.NDArray[Any]]:
+    def _prefix(self, inputs: Ints, named: bool) -> dict[str, npt.NDArray[Any]]:
+        """named: the first token belongs to a reference or heading."""
         opening = np.flatnonzero(np.isin(self._part.tokens[inputs], self._openings))
         length = int(opening[0]) if len(opening) else len(inputs)
-        length = length if length >= LEAST_PREFIX else 0
+        length = length if length >= LEAST_PREFIX and not named else 0
         document = int(self._documents(inputs[:1])[0])
         row = {"prefix": length}
         for name in sorted({"document", "place", "category"} & self._wanted):
@@ -132,11 +142,12 @@ def document_weights(part: Part, facts: Table | None) -> npt.NDArray[np.float64]
     Raises:
         ValueError: the corpus tells nothing of its documents; or a weight is not positive.
     """
-    if facts is None or not {"quality", "alignment"} <= facts.keys():
+    if missing := _untold(facts, ("quality", "alignment")):
         raise ValueError(
-            "data.weighting is metadata, but the corpus tells no quality and alignment of its documents; build one "
-            "with `eco data build-corpus` and give data.paths library:DIR, or set data.weighting to none"
+            f"data.weighting is metadata, but the corpus does not tell the {missing} of all its documents; build one "
+            "with `eco data build-corpus` and give data.paths library:DIR alone, or set data.weighting to none"
         )
+    assert facts is not None, "they are told"
     weights: npt.NDArray[np.float64] = (1 + 0.1 * (facts["alignment"] - 7)) * (1 + 0.05 * (facts["quality"] - 8))
     if not (weights > 0).all():
         raise ValueError(f"the metadata weigh document {int(np.argmin(weights))} by {weights.min()}, not above 0")
@@ -157,11 +168,28 @@ def _behind_references(tokens: npt.NDArray[Any], tokenizer: Tokenizer) -> npt.ND
     return behind[: len(tokens)]
 
 
+def _in_names(tokens: npt.NDArray[Any], tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
+    """(n,): does this token belong to a reference or to the line of a chapter or book?"""
+    text, ends = token_ends(tokens, tokenizer)
+    spans = np.array([match.span() for match in _NAMES.finditer(text)], dtype=np.int64).reshape(-1, 2)
+    first, last = np.searchsorted(ends, spans[:, 0], side="right"), np.searchsorted(ends, spans[:, 1] - 1, side="right")
+    steps = np.zeros(len(tokens) + 1, dtype=np.int64)
+    np.add.at(steps, first, 1)
+    np.add.at(steps, last + 1, -1)
+    return steps[:-1].cumsum() > 0
+
+
+def _untold(facts: Table | None, names: Iterable[str]) -> str:
+    """The first of these facts that is not known of every document, or an empty string."""
+    table = facts or {}
+    return next((name for name in names if name not in table or np.isnan(table[name]).any()), "")
+
+
 def _check(facts: Table | None, tokenizer: Tokenizer, wanted: frozenset[str]) -> None:
-    if facts is None and wanted & METADATA:
+    if missing := _untold(facts, (fact for label in sorted(wanted) for fact in FACTS.get(label, ()))):
         raise ValueError(
-            "the corpus tells nothing of its documents, but the model reads their metadata; build one with "
-            "`eco data build-corpus` and give data.paths library:DIR, or set model.control to false and "
+            f"the corpus does not tell the {missing} of all its documents, but the model reads their metadata; build "
+            "one with `eco data build-corpus` and give data.paths library:DIR alone, or set model.control to false and "
             "model.reference_weight and model.genre_weight to 0"
         )
     if not tokenizer.marks and wanted & MARKED:

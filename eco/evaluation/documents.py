@@ -16,6 +16,9 @@ from eco.evaluation.bootstrap import interval
 from eco.models.contract import IGNORE, LanguageModel, evaluating
 from eco.training.precision import Precision
 
+_TOKENS = 4096
+"""Tokens measured at a time, in whole windows: the logits of more take gigabytes."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -39,10 +42,10 @@ class DocumentLosses:
 
 @torch.no_grad()
 def document_losses(
-    model: LanguageModel, part: Part, tokenizer: Tokenizer, window: int, rows: int, precision: Precision
+    model: LanguageModel, part: Part, tokenizer: Tokenizer, window: int, precision: Precision
 ) -> DocumentLosses:
-    """The model's loss on every token of `part`, read in windows of `window` tokens, `rows` at a time."""
-    windows = Windows(part, window, tokenizer)
+    """The model's loss on every token of `part`, read in windows of `window` tokens."""
+    windows, rows = Windows(part, window, tokenizer), max(1, _TOKENS // window)
     nats = np.empty(part.targets)
     with evaluating(model):
         for first in range(0, len(windows), rows):

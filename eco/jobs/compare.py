@@ -2,27 +2,23 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eco.data.prepare import Prepared, prepare
-from eco.data.tokenizer import TokenizerConfig
+from eco.data.prepare import Prepared
 from eco.evaluation.documents import DocumentLosses, document_losses, texts
 from eco.evaluation.ngram import KneserNey, ngram_loss
-from eco.evaluation.quality import Judge, generation_quality, passages, vocabulary
+from eco.evaluation.quality import CONTINUATION, PROMPT, Judge, generation_quality, passages, vocabulary
 from eco.evaluation.recall import questions, verse_recall
 from eco.files import replacing, write_json
 from eco.inference.sampling import Sampling
-from eco.jobs.language import text_of
+from eco.jobs.language import data_of_run
 from eco.jobs.load import Trained, load_language
 from eco.observe.comparison import draw_comparison
 from eco.observe.metrics import read_metrics
 from eco.observe.run import existing_run
 from eco.training.precision import Precision
-
-ROWS = 16
-"""Windows measured at a time."""
 
 PASSAGES = 40
 """Held-out passages that each model continues, for the quality of what it writes."""
@@ -57,11 +53,12 @@ def compare(
     Raises:
         ValueError: fewer than two runs, one that cannot be loaded, or runs that held out other text.
     """
-    if len(runs) < 2:
-        raise ValueError("comparing takes two runs or more: eco compare RUN RUN")
-    names = _names(runs)
-    trained = [load_language(run, checkpoint) for run in runs]
-    data = [_data_of(one) for one in trained]
+    paths = [existing_run(run).path.resolve() for run in runs]
+    if len(paths) < 2 or len({*paths}) < len(paths):
+        raise ValueError("comparing takes two different runs or more: eco compare RUN RUN")
+    names = _names(paths)
+    trained = [load_language(path, checkpoint) for path in paths]
+    data = [data_of_run(one.recipe, existing_run(one.path)) for one in trained]
     _check_same_text(names, data)
     judge = Judge(_ngrams(data[0]), data[0].tokenizer)
     figures, losses = {}, []
@@ -110,9 +107,7 @@ def _figures(
     store, rows = data.stores[0], read_metrics(existing_run(trained.path).metrics)
     seen, unseen = texts(store.training, data.tokenizer), texts(store.held_out, data.tokenizer)
     recall = {name: _recall(trained, of, verses, seed) for name, of in (("training", seen), ("held_out", unseen))}
-    drawn = Sampling(temperature=1.0, seed=seed)
-    asked = passages(unseen, PASSAGES, seed)
-    quality = generation_quality(trained.engine, asked, judge, vocabulary(seen), drawn)
+    quality = _quality(trained, unseen, vocabulary(seen), judge, seed)
     speeds = [row["tokens_per_s"] for row in rows if row.get("tokens_per_s")]
     return {
         "run": str(trained.path),
@@ -140,9 +135,14 @@ def _recall(trained: Trained, documents: Sequence[str], verses: int, seed: int) 
     return verse_recall(trained.engine, documents, verses, seed)
 
 
-def _data_of(trained: Trained) -> Prepared:
-    tokenizer = TokenizerConfig(path=str(existing_run(trained.path).tokenizer))
-    return prepare(text_of(trained.recipe), tokenizer)
+def _quality(
+    trained: Trained, documents: Sequence[str], known: Collection[str], judge: Judge, seed: int
+) -> dict[str, dict[str, float]]:
+    """Nothing of either where no document is as long as a passage."""
+    if all(len(text.split()) < PROMPT + CONTINUATION for text in documents):
+        return {"generated": {}, "real": {}}
+    drawn = Sampling(temperature=1.0, seed=seed)
+    return generation_quality(trained.engine, passages(documents, PASSAGES, seed), judge, known, drawn)
 
 
 def _ngrams(data: Prepared) -> KneserNey:
@@ -152,16 +152,18 @@ def _ngrams(data: Prepared) -> KneserNey:
 def _losses(trained: Trained, data: Prepared) -> DocumentLosses:
     precision = Precision(trained.recipe.train.precision, next(trained.model.parameters()).device)
     window = trained.model.config.context
-    return document_losses(trained.model, data.stores[0].held_out, data.tokenizer, window, ROWS, precision)
+    return document_losses(trained.model, data.stores[0].held_out, data.tokenizer, window, precision)
 
 
 def _check_same_text(names: Sequence[str], data: Sequence[Prepared]) -> None:
-    first = texts(data[0].stores[0].held_out, data[0].tokenizer)
-    for name, prepared in zip(names[1:], data[1:], strict=True):
-        if len(prepared.stores) > 1 or texts(prepared.stores[0].held_out, prepared.tokenizer) != first:
+    if any(len(prepared.stores) > 1 for prepared in data):
+        raise ValueError("what is compared is trained on one corpus each; a run with data.mix held out of several")
+    first, *others = (texts(prepared.stores[0].held_out, prepared.tokenizer) for prepared in data)
+    for name, held_out in zip(names[1:], others, strict=True):
+        if held_out != first:
             raise ValueError(
                 f"{names[0]} and {name} held out different text, so that their figures cannot be compared; train both "
-                "with the same data.paths and data.held_out, without data.mix"
+                "with the same data.paths and data.held_out"
             )
 
 
@@ -179,11 +181,13 @@ def _decoding_speed(trained: Trained) -> float:
     return len(made.tokens) / (time.perf_counter() - began)
 
 
-def _names(runs: Sequence[str | Path]) -> list[str]:
-    """Short names that tell the runs apart."""
-    paths = [Path(run).absolute() for run in runs]
-    short = [path.name for path in paths]
-    return short if len(set(short)) == len(short) else [f"{path.parent.name}/{path.name}" for path in paths]
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that tell them apart."""
+    for parts in range(1, max(len(path.parts) for path in paths)):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len({*names}) == len(names):
+            return names
+    return [*map(str, paths)]
 
 
 def _write(report: dict[str, Any], folder: Path) -> None:

@@ -1,18 +1,20 @@
 """A run that trains a language model on text."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eco.data.prepare import TextConfig, prepare
+from eco.data.prepare import Prepared, TextConfig, prepare
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
 from eco.evaluation.auxiliary import auxiliary_figures
 from eco.evaluation.held_out import Unmeasured, held_out_loss, spread
 from eco.inference.engine import Engine
 from eco.jobs.work import Work
 from eco.models.contract import Batch, LanguageModel, LanguageModelConfig, build_model
+from eco.models.governance.objectives import AuxiliaryConfig
 from eco.models.instant import InstantConfig, apply_instant
 from eco.observe.run import RunPaths
 from eco.plugins import find
@@ -42,6 +44,7 @@ class LanguageWork(Work):
         context, labels = self.model.config.context, self.model.labels
         self._stream = self._data.stream(context)
         self._samples = self._data.labelled_stream(context, labels, text_of(recipe).weighting)
+        _check_classes(self.model.config, self._data, labels)
         self._held_out = self._data.held_out(context)
         control, others = labels & {"control"}, labels - {"control"}
         self._controlled = self._data.labelled_held_out(context, control) if control else []
@@ -49,7 +52,7 @@ class LanguageWork(Work):
 
     @property
     def content(self) -> str:
-        return " ".join(store.folder.name for store in self._data.stores)
+        return _content(self._data)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -132,6 +135,22 @@ def text_of(recipe: Recipe) -> TextConfig:
     return recipe.data
 
 
+def data_of_run(recipe: Recipe, run: RunPaths) -> Prepared:
+    """The data of a trained model, which must still be what it was trained on: others hold out other text.
+
+    Raises:
+        ValueError: they are not, or are puzzles.
+    """
+    data = prepare(text_of(recipe), TokenizerConfig(path=str(run.tokenizer)))
+    manifest = json.loads(run.integrity_manifest.read_text(encoding="utf-8"))
+    if _content(data) != manifest["conditions"]["data"]:
+        raise ValueError(
+            f"the data of {run.path} are not those it was trained on, so that what was held out is not known; put "
+            "them back as they were"
+        )
+    return data
+
+
 def language_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -> LanguageModel:
     """The recipe's model with its initial weights; `vocab_size: 0` becomes the tokenizer's.
 
@@ -157,3 +176,23 @@ def language_model(recipe: Recipe, tokenizer: Tokenizer, device: torch.device) -
     assert isinstance(model, LanguageModel), "a LanguageModelConfig builds a LanguageModel"
     apply_instant(model)
     return model
+
+
+def _content(data: Prepared) -> str:
+    """Names the tokens of the data."""
+    return " ".join(store.folder.name for store in data.stores)
+
+
+def _check_classes(config: LanguageModelConfig, data: Prepared, labels: frozenset[str]) -> None:
+    """The heads that name a document or its category must have a class for each.
+
+    Raises:
+        ValueError: they have fewer.
+    """
+    if not isinstance(config, AuxiliaryConfig):
+        return
+    tables = [table for facts in data.facts if facts for table in (facts.training, facts.held_out)]
+    for label, field in {"document": "books", "category": "genres"}.items():
+        needed = int(max((table[label].max() for table in tables), default=0)) + 1 if label in labels else 0
+        if needed > getattr(config, field):
+            raise ValueError(f"model.{field} is {getattr(config, field)}, but the library needs {needed}; raise it")

@@ -55,4 +55,5 @@ class HeadedModel(LanguageModel):
         if "weight" not in batch:
             return StepOutput({"lm": linear_cross_entropy(*tensors, IGNORE)})
         weighted, plain = weighted_cross_entropy(*tensors, batch["weight"].flatten(), IGNORE)
-        return StepOutput({"lm": weighted}, {"lm_unweighted": plain})
+        rows = len(batch["tokens"])  # so that the mean over micro-batches is logged, as of the loss
+        return StepOutput({"lm": weighted}, {"lm_unweighted": plain.expand(rows)})
