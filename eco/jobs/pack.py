@@ -6,20 +6,19 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 import eco
 from eco import recipe as recipes
-from eco.data.corpus import source_of
-from eco.data.prepare import Prepared, TextConfig, prepare
+from eco.data.prepare import Prepared, prepare
 from eco.data.tokenizer import TokenizerConfig
 from eco.evaluation.held_out import gathered, held_out_loss, spread
 from eco.files import sync_folder
 from eco.jobs.language import text_of
 from eco.jobs.load import Trained, load_language
+from eco.jobs.provenance import provenance, without_folders
 from eco.models import huggingface
 from eco.models.huggingface.tokenizer_files import save_tokenizer
 from eco.observe.metrics import Row, read_metrics
@@ -142,7 +141,7 @@ def _facts(
         held_out=recorded,
         held_out_source=source,
         prompts=_prompts(trained, windows["tokens"]),
-        data=_data_facts(text_of(trained.recipe), data, len(windows["tokens"])),
+        data={**provenance(text_of(trained.recipe), data.report), "held_out_windows": len(windows["tokens"])},
         made_with={
             "eco": eco.__version__,
             "torch": torch.__version__,
@@ -175,44 +174,14 @@ def _prompts(trained: Trained, tokens: Tensor) -> tuple[str, ...]:
     return tuple([*own, *texts[:: max(1, len(texts) // PROMPTS)]][:PROMPTS])
 
 
-def _data_facts(config: TextConfig, data: Prepared, windows: int) -> dict[str, Any]:
-    locations = [location for entry in config.entries() for location in entry.paths]
-    return {
-        "names": ", ".join(_bare(location) for location in locations),
-        "documents": data.report.documents,
-        "held_out_documents": data.report.held_out_documents,
-        "bytes": data.report.bytes,
-        "training_tokens": data.report.training_tokens,
-        "held_out_tokens": data.report.held_out_tokens,
-        "held_out_windows": windows,
-        "licence": _licence(locations),
-    }
-
-
-def _licence(locations: list[str]) -> str:
-    """What is known of the licences, which is only that of Python's own library."""
-    if all(source_of(location)[0] == "stdlib" for location in locations):
-        return "the PSF License Agreement of Python, version 2."
-    return "not stated by the run; it is that of the files it was trained on."
-
-
 def _portable(recipe: Recipe) -> Recipe:
     """Without folders of this machine: they mean nothing elsewhere, and tell whose it was."""
-    data = text_of(recipe)
-    mix = tuple(entry.model_copy(update={"paths": tuple(map(_bare, entry.paths))}) for entry in data.mix)
     moved = {
-        "data": data.model_copy(update={"paths": tuple(map(_bare, data.paths)), "mix": mix}),
+        "data": without_folders(text_of(recipe)),
         "tokenizer": recipe.tokenizer.model_copy(update={"path": layout.TOKENIZER if recipe.tokenizer.path else None}),
         "checkpoint": recipe.checkpoint.model_copy(update={"directory": None}),
     }
     return recipe.model_copy(update={**moved, "output_dir": None, "init_from": None})
-
-
-def _bare(location: str) -> str:
-    """An entry of `data.paths` without the folders above it."""
-    rest = source_of(location)[1]
-    prefix = location.removesuffix(rest)
-    return prefix + (Path(rest).name if os.path.isabs(rest) else rest)
 
 
 def _write_for_transformers(trained: Trained, folder: Path) -> None:

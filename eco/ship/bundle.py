@@ -40,7 +40,8 @@ class Facts:
     parameters: component -> trainable parameters.
     held_out: the figures of `eco.evaluation.held_out`, `val_loss` in nats a token; held_out_source: who measured them.
     prompts: what validation lets it continue.
-    data: names, sizes and licence of what it was trained on. made_with: versions, and the `machine` that packed it.
+    data: names, sources, licence and sizes of what it was trained on; made_with: versions, and the `machine` it was
+        packed on.
     """
 
     name: str

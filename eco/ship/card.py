@@ -31,22 +31,23 @@ def card(facts: Facts, transformers: bool) -> str:
         _data(facts.data),
         "## Held-out figures",
         _table(("figure", "value"), {name: _number(value) for name, value in facts.held_out.items()}),
-        f"{facts.held_out_source} The documents behind them were never trained on; these windows lie in "
-        f"`{HELD_OUT}`, so that `eco validate` can measure them again.",
+        f"`val_loss` is the mean cross-entropy in nats a token. {facts.held_out_source} The text behind it was never "
+        f"trained on; its windows lie in `{HELD_OUT}`, so that `eco validate` can measure them again.",
         "## How to load it",
         _how_to_load(facts, transformers),
         "## What it must not be used for",
         _NOT_FOR,
         "## Licence",
-        f"Of the data: {facts.data['licence']} The held-out windows in this bundle are such data. Who passes the model "
-        "on answers for what these licences ask.",
+        f"Of the data: {facts.data['licence'] or 'not stated by the run; ask where the data came from'}. The held-out "
+        "windows in this bundle are such data. Who passes the model on answers for what their licence asks.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _data(data: Mapping[str, object]) -> str:
     sizes = {name: f"{value:,}" for name, value in data.items() if isinstance(value, int)}
-    return f"Trained on {data['names']}.\n\n" + _table(("", "number"), sizes)
+    sources = f" ({data['sources']})" if data["sources"] else ""
+    return f"Trained on {data['names']}{sources}.\n\n" + _table(("what", "number"), sizes)
 
 
 def _how_to_load(facts: Facts, transformers: bool) -> str:

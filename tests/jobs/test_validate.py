@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,15 @@ from small_run import SMALL_PUZZLES, TINY, read_rows
 
 import eco as package
 from eco import recipe as recipes
+from eco.data.library.folder import contents
+from eco.data.library.metadata import Metadata
+from eco.data.library.recipes.contract import Collection, Entry
+from eco.data.prepare import Report, TextConfig
 from eco.jobs import pack as packing
 from eco.jobs import validate as validating
 from eco.jobs.examine import examine, main
 from eco.jobs.pack import bundle, pack
+from eco.jobs.provenance import PYTHON, provenance, without_folders
 from eco.jobs.validate import validate
 from eco.ship.archive import open_archive
 from eco.ship.bundle import Facts
@@ -30,6 +36,13 @@ SIGMA = {
     "model": {
         "family": "sigma", "width": 32, "layers": 3, "heads": 2, "context": 32, "mamba_ratio": 2, "head_size": 16,
         "state": 8, "mimo_rank": 2, "chunk": 8, "latent": 16, "rope_size": 4, "feed_forward": 48, "routed_experts": 4,
+    }
+}  # fmt: skip
+
+SIMONE = {
+    "model": {
+        "family": "simone", "width": 32, "layers": 2, "heads": 2, "context": 32, "policy_rank": 2, "forgetting": True,
+        "memory_slots": 2, "segment": 8, "routed_experts": 2,
     }
 }  # fmt: skip
 
@@ -210,11 +223,23 @@ def test_a_checkpoint_that_was_not_evaluated_is_measured(run, tmp_path):
     assert failed(folder, tmp_path) == []
 
 
-@pytest.mark.parametrize("changes", [{}, SIGMA], ids=["decoder", "sigma"])
+@pytest.mark.parametrize("changes", [{}, SIGMA, SIMONE], ids=["decoder", "sigma", "simone"])
 def test_every_family_is_packed_and_validated(tmp_path, corpus, changes):
     folder = bundle(trained(tmp_path, corpus, changes), tmp_path / "packed")
     assert failed(folder, tmp_path) == []
     assert not (folder / "huggingface").exists()
+
+
+def test_the_card_names_the_sources_of_a_library(tmp_path):
+    config = TextConfig(paths=(f"library:{tmp_path}/verses", "stdlib:"))
+    metadata = Metadata(title="Genesis", category="law", source="An old book", license="public domain")
+    (tmp_path / "verses").mkdir()
+    for name, content in contents(Collection("verses", (Entry("In the beginning", metadata),))).items():
+        (tmp_path / "verses" / name).write_bytes(content)
+    found = provenance(config, Report(**{one.name: 1 for one in fields(Report)}))
+    assert found["names"] == "library:verses, stdlib:" and found["sources"] == "An old book"
+    assert found["licence"] == f"{PYTHON}, public domain"
+    assert without_folders(config).paths == ("library:verses", "stdlib:")
 
 
 def test_transformers_reads_a_packed_gpt2(opened, run):
