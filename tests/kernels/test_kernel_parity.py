@@ -76,6 +76,38 @@ def test_packed_attention(
     check(packed, reference, [randn(batch, time, (heads + 2 * kv_heads) * size)], monkeypatch)
 
 
+@pytest.mark.parametrize("further", [1, 11, 40])
+@pytest.mark.parametrize("batch, heads, kv_heads, time, size", HEADS)
+def test_attention_with_further_numbers(
+    batch: int, heads: int, kv_heads: int, time: int, size: int, further: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation = angles(time, size)
+
+    def reference(qkv: Tensor, more_q: Tensor, more_k: Tensor) -> Tensor:
+        q, k, v = qkv.view(batch, time, -1, size).transpose(1, 2).split([heads, kv_heads, kv_heads], 1)
+        q, k = (rotary_reference.rotate(x, *(angle.double() for angle in rotation)) for x in (q, k))
+        bias = torch.einsum("bihe,bjhe->bhij", more_q, more_k.repeat_interleave(heads // kv_heads, 2)) / size**0.5
+        scores = q @ k.repeat_interleave(heads // kv_heads, 1).mT / size**0.5 + bias
+        weights = scores.masked_fill(torch.ones(time, time, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
+        return (weights @ v.repeat_interleave(heads // kv_heads, 1)).transpose(1, 2).flatten(2)
+
+    def packed(qkv: Tensor, more_q: Tensor, more_k: Tensor) -> Tensor:
+        extra = more_q.float(), more_k.float()
+        return attention.packed_attention(qkv, heads, kv_heads, rotation, extra=extra)
+
+    def apart(qkv: Tensor, more_q: Tensor, more_k: Tensor) -> Tensor:
+        q, k, v = qkv.view(batch, time, -1, size).transpose(1, 2).split([heads, kv_heads, kv_heads], 1)
+        q, k = (rotary.rotate(x, *rotation) for x in (q, k))
+        extra = more_q.float(), more_k.float()
+        return attention.causal_attention(q, k, v, extra=extra).transpose(1, 2).flatten(2)
+
+    shapes = [(heads + 2 * kv_heads) * size], [heads, further], [kv_heads, further]
+    inputs = [randn(batch, time, *shape, seed=i) for i, shape in enumerate(shapes)]
+    for function in (packed, apart):
+        with monkeypatch.context() as patch:
+            check(function, reference, inputs, patch)
+
+
 def test_attention_to_one_position_is_its_value() -> None:
     q, k, v = (randn(2, 2, 1, 64, seed=i).bfloat16() for i in range(3))
     assert torch.equal(attention.causal_attention(q, k, v), v)

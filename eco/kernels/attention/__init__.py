@@ -1,15 +1,16 @@
 """Self-attention, causal or not, with grouped key and value heads (GQA, arXiv 2305.13245).
 
 Queries and keys may have further numbers, `extra`: of each query (B, T, H, E) and of each key (B, T, Hkv, E). Their
-products join those of the D numbers before the division by sqrt(D), so that a bias of low rank costs no mask.
+products join those of the D numbers before the division by sqrt(D), so that a bias of low rank costs no mask. They are
+fp32, rounded to the dtype of q where they are multiplied, so that their gradients can be fp32.
 """
 
 from torch import Tensor
 
 from eco.kernels.attention import cpu, eager
-from eco.kernels.attention.eager import Extra
+from eco.kernels.attention.eager import Extra, joined
 
-__all__ = ["Extra", "causal_attention", "packed_attention"]
+__all__ = ["Extra", "causal_attention", "joined", "packed_attention"]
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, extra: Extra | None = None) -> Tensor:

@@ -3,8 +3,8 @@
 //
 // Heads are read and written where the projections put them: (batch, head, time) have strides, the head's D numbers are
 // contiguous. Rotary angles, if given, turn queries and keys on the way in and their gradients on the way out. Queries
-// and keys may have further numbers, E of each in a tensor of their own, which are not turned: in working memory they
-// follow the D.
+// and keys may have further numbers, E of each in an fp32 tensor of their own, which are not turned: in working memory
+// they follow the D.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -17,10 +17,19 @@ namespace {
 
 constexpr int ROWS = 32;  // queries at a time
 
-struct Heads {
-    bf16 *data;
+template <class T>
+struct Strided {
+    T *data;
     int64_t batch, head, time;  // strides in elements
-    bf16 *row(int64_t b, int64_t h, int64_t t) const { return data + b * batch + h * head + t * time; }
+    T *row(int64_t b, int64_t h, int64_t t) const { return data + b * batch + h * head + t * time; }
+};
+
+using Heads = Strided<bf16>;
+
+// Queries or keys: the D numbers of each head and the E further ones.
+struct Sides {
+    Heads main;
+    Strided<float> extra;
 };
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -47,11 +56,6 @@ class Memory {
         blocks.emplace_back(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64), std::free);
         return (T *)blocks.back().get();
     }
-};
-
-// Queries or keys: the D numbers of each head and the E further ones.
-struct Sides {
-    Heads main, extra;
 };
 
 // Copies ROWS rows into out, `ldo` numbers apart, turned by their angles; zeros for those past the end.
@@ -105,7 +109,8 @@ void load_sides(const Shape &s, const Sides &x, int64_t b, int64_t h, int64_t t0
     out += D;
     for (int64_t r = 0; r < ROWS; r++, out += ldo) {
         const int64_t count = t0 + r < s.T ? E : 0;
-        if (count) std::memcpy(out, x.extra.row(b, h, t0 + r), E * sizeof(bf16));
+        const float *in = x.extra.row(b, h, t0 + r);
+        for_each(count, [&](int64_t i, auto kind) { put(out + i, get<decltype(kind)>(in + i)); });
         std::memset(out + count, 0, (ldo - D - count) * sizeof(bf16));
     }
 }
@@ -115,9 +120,7 @@ void store_sides(const Shape &s, const float *in, const Sides &x, int64_t b, int
     store_rows(s, in, s.inner(), x.main, b, h, t0, true);
     if (!s.E) return;
     for (int64_t r = 0; r < ROWS && t0 + r < s.T; r++) {
-        const float *row = in + r * s.inner() + s.D;
-        bf16 *out = x.extra.row(b, h, t0 + r);
-        for_each(s.E, [&](int64_t i, auto kind) { put(out + i, get<decltype(kind)>(row + i)); });
+        std::memcpy(x.extra.row(b, h, t0 + r), in + r * s.inner() + s.D, s.E * sizeof(float));
     }
 }
 

@@ -39,14 +39,14 @@ class _Shape(ctypes.Structure):
 
 def able(q: Tensor, k: Tensor, v: Tensor, dropout: float, extra: Extra | None) -> bool:
     """Whether the C++ does these: bf16, a head size that is a multiple of 32, as many queries as keys, no dropout."""
-    every = (q, k, v, *(extra or ()))
     return (
-        all(x.dtype == torch.bfloat16 for x in every)
+        q.dtype == k.dtype == v.dtype == torch.bfloat16
+        and all(x.dtype == torch.float32 for x in extra or ())
         and q.shape[-1] % 32 == 0
         and q.shape[2] == k.shape[2]
         and q.numel() > 0
         and dropout == 0
-        and native.usable(*every)
+        and native.usable(q, k, v, *(extra or ()))
     )
 
 

@@ -18,11 +18,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, dropout: float, ext
     if extra is None:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal, enable_gqa=grouped)
     size, scale = q.shape[-1], 1 / math.sqrt(q.shape[-1])
-    q, k = (torch.cat([x, more.transpose(1, 2)], dim=-1) for x, more in zip((q, k), extra, strict=True))
+    q, k = joined(q, extra[0]), joined(k, extra[1])
     # The fast kernels have one head size.
     v = F.pad(v, (0, k.shape[-1] - size))
     y = F.scaled_dot_product_attention(q, k, v, None, dropout, causal, scale=scale, enable_gqa=grouped)
     return y[..., :size]
+
+
+def joined(heads: Tensor, extra: Tensor) -> Tensor:
+    """(B, H, T, D) and the further numbers (B, T, H, E) -> (B, H, T, D + E) in the dtype of `heads`."""
+    return torch.cat([heads, extra.transpose(1, 2).to(heads.dtype)], dim=-1)
 
 
 def packed_attention(

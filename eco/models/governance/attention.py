@@ -6,7 +6,7 @@ closes a gate g somewhat, and a key counts for less the more the gates after it 
 
 Both are further numbers of queries and keys (`eco.kernels.attention.Extra`): no mask is made, the fast kernels stay,
 and what past keys say of themselves lies in the KV cache with them. Features are made token by token, so nothing looks
-ahead; what would be the same for all keys of a query is left out, for the softmax cancels it.
+ahead; what would be the same for all keys of a query and changes nothing, the softmax cancelling it, is not cached.
 """
 
 import math
@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eco.kernels.attention import Extra
-from eco.models.layers.attention import MultiHeadAttention, joined
+from eco.kernels.attention import Extra, joined
+from eco.models.layers.attention import MultiHeadAttention
 from eco.models.layers.cache import Past
 from eco.models.layers.linear import StackedLinear
 from eco.models.layers.norm import RMSNorm
@@ -26,8 +26,6 @@ OPEN = 4.0
 """The gates' bias at the start: a gate lets 98 % through, so that half is forgotten after 38 tokens."""
 PARTS = 3
 """Numbers of 8 bits (bf16) that together hold one of 24 bits (fp32) exactly."""
-MULTIPLE = 8
-"""The fast kernels of CUDA want head sizes that are multiples of it."""
 
 
 class GovernedAttention(MultiHeadAttention):
@@ -51,8 +49,8 @@ class GovernedAttention(MultiHeadAttention):
         norm_eps: float,
     ) -> None:
         super().__init__(width, heads, kv_heads, bias=False, dropout=dropout)
-        # The kernel divides all products by sqrt(D). A power of two times the rest undoes that, and a key's numbers
-        # times the power are exact in any dtype.
+        # The kernel divides every product by sqrt(D). A power of two makes up for it but for a factor near 1, and with
+        # one beside them a key's numbers stay exact in any dtype.
         root = math.sqrt(self.head_size)
         self.power = 2.0 ** round(math.log2(root))
         self.policy = Policy(heads, kv_heads, policy_rank, root, root / self.power) if policy_rank else None
@@ -68,8 +66,7 @@ class GovernedAttention(MultiHeadAttention):
         )
         self.reader = StackedLinear(features, [rows for part in parts for rows in part.rows], bias=False)
         self.reader.unit_rows = tuple(rows for part in parts for rows in part.unit_rows)
-        self.used = sum(part.numbers for part in parts)
-        self.key_size += -(-self.used // MULTIPLE) * MULTIPLE
+        self.key_size += sum(part.numbers for part in parts)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, past: Past | None = None) -> tuple[Tensor, Tensor]:
         extra, square = self._extra(x, past)
@@ -86,19 +83,23 @@ class GovernedAttention(MultiHeadAttention):
         if self.key_size == self.head_size:
             return None, square
         read = self.reader(self.features(x))
+        dtype, read = read.dtype, read.to(torch.promote_types(read.dtype, torch.float32))
+        power = read.new_full((1,), self.power).expand(*x.shape[:2], 1, 1)
         queries: list[Tensor] = []
         keys: list[Tensor] = []
         if self.policy is not None:
             mine = sum(self.policy.rows)
             query, key, square = self.policy(read[..., :mine])
-            queries, keys, read = [query], [key], read[..., mine:]
+            queries, keys, read = [query, power.expand(-1, -1, self.heads, 1)], [key], read[..., mine:]
         if self.forgetting is not None:
-            keys.append(self.forgetting(read, past, self.head_size + self.used - PARTS))
-        count = self.key_size - self.head_size
-        # The key's numbers stand alone after the policy's: the query has the power there, also where the key has zeros.
-        rank = queries[0].shape[-1] if queries else 0
-        queries.append(read.new_full((1,), self.power).expand(*x.shape[:2], self.heads, count - rank))
-        keys.append(read.new_zeros(1).expand(*x.shape[:2], self.kv_heads, count - self.used))
+            decay = split(self.forgetting(read, past, self.key_size - PARTS), dtype)
+            queries.append(power.expand(-1, -1, self.heads, PARTS))
+            keys.append(decay)
+            if past is None:
+                # What the softmax cancels matters to the gradient: a gate's is a small difference of great sums, and
+                # only with the query's part do the rounding errors of the weights cancel too.
+                queries.append(-decay.repeat_interleave(self.heads // self.kv_heads, dim=2))
+                keys.append(power.expand(-1, -1, self.kv_heads, PARTS))
         return (torch.cat(queries, dim=-1), torch.cat(keys, dim=-1)), square
 
 
@@ -125,17 +126,16 @@ class Policy(nn.Module):
 
     def forward(self, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """read (B, T, sum of rows) -> u (B, T, H, rank), v and the salience (B, T, Hkv, rank + 1), the mean square."""
-        features = read[..., : self.rows[0] + self.rows[1]]
-        u = features[..., : self.rows[0]].view(*read.shape[:2], self.heads, self.rank)
-        v = features[..., self.rows[0] :].view(*read.shape[:2], self.kv_heads, self.rank)
-        salience = read[..., sum(self.rows[:2]) :] * (self.salience_scale * self.rest)
+        features, salience = torch.split(read, [self.rows[0] + self.rows[1], self.kv_heads], dim=-1)
+        heads = features.view(*read.shape[:2], self.heads + self.kv_heads, self.rank)
+        u, v = torch.split(heads, [self.heads, self.kv_heads], dim=2)
+        salience = salience * (self.salience_scale * self.rest)
         u = u * (self.scale * self.root)[:, None]
-        key = torch.cat([v, salience[..., None].to(read.dtype)], dim=-1)
-        return u.to(read.dtype), key, features.float().square().mean()
+        return u, torch.cat([v, salience[..., None]], dim=-1), features.square().mean()
 
 
 class Forgetting(nn.Module):
-    """The bias c_i - c_j, where c is the cumulative sum of log g. The query's c_i cancels, the key's -c_j is all.
+    """The bias c_i - c_j, where c is the cumulative sum of log g.
 
     rest: what the kernel will divide by, over the number that a query has beside the key's.
     """
@@ -151,22 +151,18 @@ class Forgetting(nn.Module):
         self.bias.fill_(OPEN)
 
     def forward(self, read: Tensor, past: Past | None, place: int) -> Tensor:
-        """The gates' inputs (B, T, Hkv) -> -c in parts (B, T, Hkv, PARTS): a key's numbers from `place` on."""
-        gate = read.to(torch.promote_types(read.dtype, torch.float32)) + self.bias
-        decay = F.softplus(-gate) * self.rest  # -log sigmoid
+        """Inputs (B, T, Hkv) -> -c times `rest` (B, T, Hkv); cached keys have its parts from `place` on."""
+        decay = F.softplus(-read - self.bias) * self.rest  # -log sigmoid
         if past is not None and past.mask is not None:  # padding forgets nothing, so a token's sum is its row's own
             decay = decay * past.mask[:, 0, -1, past.start :, None]
         total = decay.cumsum(1)
         if past is not None and past.start:
-            total = total + past.keys[:, :, past.start - 1, place : place + PARTS].to(total.dtype).sum(-1)[:, None]
-        return split(total, read.dtype)
+            total = total + past.keys[:, :, past.start - 1, place:].to(total.dtype).sum(-1)[:, None]
+        return total
 
 
 def split(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(...) fp32 -> (..., PARTS) of `dtype`, whose sum is x. Each would have the same gradient: the first's is x's."""
-    parts = [x.to(dtype)]
-    left = x.detach()
-    for _ in range(PARTS - 1):
-        left = left - parts[-1].detach().to(x.dtype)
-        parts.append(left.to(dtype))
-    return torch.stack(parts, dim=-1)
+    """(...) fp32 -> (..., PARTS), which `dtype` holds exactly and whose sum is x; x's gradient is that of the first."""
+    low = x.detach() - x.detach().to(dtype).to(x.dtype)
+    middle = low.to(dtype).to(x.dtype)
+    return torch.stack([x - low, middle, low - middle], dim=-1)

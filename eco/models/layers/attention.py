@@ -3,11 +3,10 @@
 import math
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eco.kernels.attention import Extra, causal_attention, packed_attention
+from eco.kernels.attention import Extra, causal_attention, joined, packed_attention
 from eco.kernels.rotary import rotate
 from eco.models.layers.cache import Past
 from eco.models.layers.linear import StackedLinear
@@ -87,8 +86,3 @@ class Attention(MultiHeadAttention):
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, past: Past | None = None) -> Tensor:
         return self.attend(x, rotation, past)
-
-
-def joined(heads: Tensor, extra: Tensor) -> Tensor:
-    """(B, H, T, D) and (B, T, H, E) -> (B, H, T, D + E)."""
-    return torch.cat([heads, extra.transpose(1, 2)], dim=-1)
