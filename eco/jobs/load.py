@@ -15,6 +15,7 @@ from eco.data.tokenizer import Tokenizer
 from eco.improvement.head import HEAD, Head
 from eco.inference.engine import Engine
 from eco.inference.guidance import ControlSettings, Guided
+from eco.inference.prefix_cache import PrefixCache
 from eco.inference.sampling import Sampling
 from eco.inference.search import Answer, Search, solve
 from eco.jobs.language import language_model
@@ -28,6 +29,9 @@ from eco.ship.manifest import check_folder, is_bundle
 from eco.tasks.puzzles.contract import PuzzleConfig, PuzzleTask
 from eco.training.checkpoint import Checkpoints
 from eco.training.precision import Precision, resolve_device
+
+_PREFIXES = 64 << 20
+"""Bytes of keys and values that a loaded model keeps of its latest prompts' beginnings."""
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -44,7 +48,7 @@ class Trained:
 
     @cached_property
     def engine(self) -> Engine:
-        return Engine(self.model, self.tokenizer)
+        return Engine(self.model, self.tokenizer, prefix_cache=PrefixCache(_PREFIXES))
 
     def generate(
         self, prompt: str, *, control: ControlSettings | None = None, guidance: float | None = None, **sampling: Any
