@@ -42,7 +42,7 @@ SIGMA = {
 SIMONE = {
     "model": {
         "family": "simone", "width": 32, "layers": 2, "heads": 2, "context": 32, "policy_rank": 2, "forgetting": True,
-        "memory_slots": 2, "segment": 8, "routed_experts": 2,
+        "memory_slots": 2, "segment": 8, "routed_experts": 4,
     }
 }  # fmt: skip
 
