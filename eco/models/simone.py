@@ -297,10 +297,15 @@ class Simone(Transformer):
         return {**found, **({"auxiliary": self._asked} if "auxiliary" in self.features else {})}
 
     def flops_per_token(self) -> float:
-        """See `Model.flops_per_token`; attention reaches over a segment and its slots, idle experts do not count."""
+        """See `Model.flops_per_token`; idle experts do not count. Attention reaches over a segment and its slots, and
+        each token bears its share of the slots' way through the blocks and of writing them."""
         seen = self.config.memory_slots + (self.config.segment or self.config.context)
         spared = 12.0 * len(self.blocks) * self.config.width * (self.config.context - seen)
-        return super().flops_per_token() - spared - 6.0 * idle_weights(self.blocks, self.config.top_k)
+        flops = super().flops_per_token() - spared - 6.0 * idle_weights(self.blocks, self.config.top_k)
+        if self.memory is None:
+            return flops
+        of_slots = self.config.memory_slots * (flops - 6.0 * self.head_weight.numel())
+        return flops + (of_slots + self.memory.flops(self.config.segment)) / self.config.segment
 
     def forget_step(self) -> None:
         self._balance.forget()

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import VOCABULARY
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from eco.kernels import native
 from eco.models import simone
 from eco.models.contract import LanguageModel, build_model
 from eco.models.governance.memory import MemorySlots
@@ -189,6 +192,26 @@ def test_the_gates_are_a_loss_where_it_is_weighed(tokens: Tensor) -> None:
     assert (model.memory.gate.bias.grad > 0).all(), "opening them costs"
     short = {name: part[:, :SEGMENT] for name, part in batch.items()}
     assert "memory" not in model.training_step(short).losses, "one segment writes nothing"
+
+
+@pytest.mark.parametrize("slots", [0, 16])
+def test_flops_are_what_torch_counts(tokens: Tensor, slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In plain torch, which can be counted; the last of the eight segments is not written."""
+    monkeypatch.setattr(native, "library", lambda: None)
+    sizes = SIZES | {"context": 256, "width": 64, "segment": 32}
+    model = build_model(simone.build, simone.Config(**sizes, memory_slots=slots), 0, torch.device("cpu"))
+    tokens = tokens.repeat(2, 13)[:, :256]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.training_step({"tokens": tokens, "targets": tokens}).losses["lm"].backward()
+    assert model.flops_per_token() == pytest.approx(counter.get_total_flops() / tokens.numel(), rel=0.05)
+
+
+@torch.no_grad()
+def test_computes_in_bf16(remembering: LanguageModel, tokens: Tensor) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        cached = in_chunks(remembering, tokens, [8, 1, 11])
+        assert cached.dtype == torch.bfloat16
+    torch.testing.assert_close(cached.float(), remembering(tokens), atol=0.3, rtol=0)
 
 
 def test_a_segment_that_is_the_window_is_no_segment_at_all(tokens: Tensor) -> None:

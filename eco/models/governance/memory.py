@@ -49,3 +49,10 @@ class MemorySlots(nn.Module):
         read = F.scaled_dot_product_attention(q, k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2).flatten(2)
         gate = torch.sigmoid(self.gate(torch.cat([asking, read], -1)) + _GATE_BIAS)
         return memory + gate * (F.linear(read, self.output) - memory), gate.mean()
+
+    def flops(self, tokens: int) -> float:
+        """Floating-point operations of one write from so many tokens, forward and backward."""
+        slots, width = self.initial.shape
+        matrices = slots * (self.query.numel() + self.output.numel() + self.gate.weight.numel())
+        matrices += tokens * self.key_value.numel()
+        return 6.0 * matrices + 12.0 * slots * tokens * width
