@@ -24,8 +24,8 @@ SUFFIX = "_model.tar.gz"
 _TIME = 315_532_800
 """1980-01-01, the age of every file: that of the packing would make each archive another one."""
 
-_LEVEL = 1
-"""Of gzip: fp32 weights shrink by a tenth at any level, and at 9 they take six times as long."""
+_LEVEL = 6
+"""Of gzip, its usual one: of fp32 weights 93 % are left at any level (1: 92.9, 6: 92.7, 9: 92.7)."""
 
 _MANIFEST_BYTES = 1 << 20
 """A manifest has about 150 bytes for each of some twenty files."""
