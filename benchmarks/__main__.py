@@ -27,6 +27,7 @@ NAMES = (
     "scan",
     "sigma",
     "instant",
+    "governance",
     "triton_kernels",
     "trainer_overhead",
     "optimizers",
