@@ -47,9 +47,8 @@ def attended(q: Tensor, k: Tensor, scale: float, top: int) -> Attended:
     for first in range(0, count, held):
         rows = columns[first : first + held]
         scores = scale * q[:, rows].float() @ keys
-        logarithms = scores.masked_fill(columns > rows[:, None], float("-inf")).log_softmax(-1)
-        weights = logarithms.exp()
-        entropy = -(weights * logarithms.masked_fill(weights == 0, 0)).sum(-1)
+        weights = scores.masked_fill(columns > rows[:, None], float("-inf")).softmax(-1)
+        entropy = torch.special.entr(weights).sum(-1)
         values, places = weights.mean(0).topk(min(top, count), -1)
         parts.append(Attended(entropy, places, values))
     return Attended(
