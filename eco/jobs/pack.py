@@ -20,6 +20,7 @@ from eco.jobs.language import text_of
 from eco.jobs.load import Trained, load_language
 from eco.jobs.provenance import provenance, without_folders
 from eco.models import huggingface
+from eco.models.contract import IGNORE
 from eco.models.huggingface.tokenizer_files import save_tokenizer
 from eco.observe.metrics import Row, read_metrics
 from eco.observe.plots import draw_curves
@@ -53,7 +54,7 @@ def pack(run: str | Path, folder: str | Path = DOWNLOADS, checkpoint: str | int 
     Raises:
         ValueError: see `bundle`.
     """
-    name, target = RunPaths(run).path.name, Path(folder).absolute()
+    name, target = Path(os.path.abspath(run)).name, Path(folder).absolute()
     with _workshop(target / f".{name}.packing") as work:
         archive = work / f"{name}{SUFFIX}"
         write_archive(bundle(run, work / name, checkpoint), archive)
@@ -89,7 +90,7 @@ def bundle(run: str | Path, folder: Path, checkpoint: str | int = "best") -> Pat
     for_transformers = trained.recipe.model.family == "gpt2"  # the format in which this family is handed around
     if for_transformers:
         _write_for_transformers(trained, folder / layout.HUGGINGFACE)
-    facts = _facts(trained, paths, str(checkpoint), data, windows, rows)
+    facts = _facts(folder.name, trained, paths, str(checkpoint), data, windows, rows)
     facts.write(folder)
     (folder / layout.CARD).write_text(card(facts, for_transformers), encoding="utf-8")
     write_manifest(folder)
@@ -121,16 +122,24 @@ def _windows(trained: Trained, data: Prepared) -> dict[str, Tensor]:
 
 
 def _facts(
-    trained: Trained, paths: RunPaths, checkpoint: str, data: Prepared, windows: Mapping[str, Tensor], rows: list[Row]
+    name: str,
+    trained: Trained,
+    paths: RunPaths,
+    checkpoint: str,
+    data: Prepared,
+    windows: Mapping[str, Tensor],
+    rows: list[Row],
 ) -> Facts:
     improved = checkpoint.startswith("improve")  # its steps are the loop's, of which metrics.jsonl knows nothing
-    recorded = {} if improved else _recorded(rows, trained.step)
+    recorded = {} if improved else _recorded(rows, trained.step, int((windows["targets"] != IGNORE).sum()))
     source = f"Recorded by training at step {trained.step}."
     if not recorded:
         recorded = _measured(trained, windows)
-        source = "Measured when the model was packed, in fp32: training measured nothing at this checkpoint."
+        source = (
+            "Measured when the model was packed, in fp32: training did not measure these windows at this checkpoint."
+        )
     return Facts(
-        name=paths.path.name,
+        name=name,
         family=trained.recipe.model.family,
         checkpoint=checkpoint,
         step=trained.step,
@@ -151,9 +160,10 @@ def _facts(
     )
 
 
-def _recorded(rows: list[Row], step: int) -> dict[str, float]:
-    """The held-out figures in the row of a step, if that was evaluated."""
-    row = next((row for row in reversed(rows) if row["step"] == step and row.get("val_loss") is not None), {})
+def _recorded(rows: list[Row], step: int, tokens: int) -> dict[str, float]:
+    """The held-out figures in the row of a step, if that was evaluated, and on as many tokens as are packed: a run that
+    went on with another `eval_windows` has rows of other windows."""
+    row = next((row for row in reversed(rows) if row["step"] == step and row.get("val_tokens") == tokens), {})
     return {name: value for name, value in row.items() if name.startswith("val_") and value is not None}
 
 

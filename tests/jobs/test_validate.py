@@ -223,6 +223,19 @@ def test_a_checkpoint_that_was_not_evaluated_is_measured(run, tmp_path):
     assert failed(folder, tmp_path) == []
 
 
+def test_figures_of_other_windows_are_not_taken(run, tmp_path):
+    """The run went on with another --eval-windows after its last evaluation."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    recipe = yaml.safe_load((copy / "recipe.yaml").read_text())
+    recipe["train"]["eval_windows"] = 9
+    (copy / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    folder = bundle(copy, tmp_path / "small")
+    assert Facts.read(folder).held_out_source.startswith("Measured when the model was packed")
+    assert len(load_file(folder / "held_out.safetensors")["tokens"]) == 9
+    assert failed(folder, tmp_path) == []
+
+
 @pytest.mark.parametrize("changes", [{}, SIGMA, SIMONE], ids=["decoder", "sigma", "simone"])
 def test_every_family_is_packed_and_validated(tmp_path, corpus, changes):
     folder = bundle(trained(tmp_path, corpus, changes), tmp_path / "packed")
