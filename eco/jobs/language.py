@@ -1,6 +1,7 @@
 """A run that trains a language model on text."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ class LanguageWork(Work):
         return f"held-out bits per byte: {first:.3f} before training, {last:.3f} after"
 
     def next_command(self, run: Path) -> str:
-        return f"eco generate {run} --prompt 'def main():'"
+        prompt = self._recipe.prompts[0] if self._recipe.prompts else "In the beginning"
+        return f"eco generate {run} --prompt {shlex.quote(prompt)}"
 
 
 def text_of(recipe: Recipe) -> TextConfig:
