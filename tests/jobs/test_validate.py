@@ -73,6 +73,12 @@ def opened(archive, tmp_path):
     return open_archive(archive, tmp_path)
 
 
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Drawing takes longer than the rest of packing a small model."""
+    monkeypatch.setattr(packing, "draw_curves", lambda rows, folder: [])
+
+
 def failed(folder, place):
     return [check.name for check in examine(folder, place)[0] if not check.passed]
 
@@ -189,7 +195,7 @@ def test_two_packs_are_equal(archive, run, tmp_path):
     assert pack(run, tmp_path).read_bytes() == archive.read_bytes()
 
 
-def test_a_pack_that_fails_leaves_what_was_there(archive, run, tmp_path, monkeypatch):
+def test_a_pack_that_fails_leaves_what_was_there(archive, run, tmp_path, monkeypatch, without_pictures):
     kept = tmp_path / archive.name
     kept.write_bytes(b"the one before")
     (tmp_path / ".small.packing").mkdir()
@@ -214,7 +220,7 @@ def test_the_instructions_check_the_archives(archive):
     assert subprocess.run(["sh", "-c", check], cwd=folder, capture_output=True).returncode == 0
 
 
-def test_a_checkpoint_that_was_not_evaluated_is_measured(run, tmp_path):
+def test_a_checkpoint_that_was_not_evaluated_is_measured(run, tmp_path, without_pictures):
     """Step 8 was saved, and has no held-out figure."""
     folder = bundle(run, tmp_path / "small", 8)
     facts = Facts.read(folder)
@@ -223,7 +229,7 @@ def test_a_checkpoint_that_was_not_evaluated_is_measured(run, tmp_path):
     assert failed(folder, tmp_path) == []
 
 
-def test_figures_of_other_windows_are_not_taken(run, tmp_path):
+def test_figures_of_other_windows_are_not_taken(run, tmp_path, without_pictures):
     """The run went on with another --eval-windows after its last evaluation."""
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -237,7 +243,7 @@ def test_figures_of_other_windows_are_not_taken(run, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{}, SIGMA, SIMONE], ids=["decoder", "sigma", "simone"])
-def test_every_family_is_packed_and_validated(tmp_path, corpus, changes):
+def test_every_family_is_packed_and_validated(tmp_path, corpus, changes, without_pictures):
     folder = bundle(trained(tmp_path, corpus, changes), tmp_path / "packed")
     assert failed(folder, tmp_path) == []
     assert not (folder / "huggingface").exists()
