@@ -98,7 +98,8 @@ class GovernedAttention(MultiHeadAttention):
             if past is None:
                 # What the softmax cancels matters to the gradient: a gate's is a small difference of great sums, and
                 # only with the query's part do the rounding errors of the weights cancel too.
-                queries.append(-decay.repeat_interleave(self.heads // self.kv_heads, dim=2))
+                group = self.heads // self.kv_heads
+                queries.append(-(decay if group == 1 else decay.repeat_interleave(group, dim=2)))
                 keys.append(power.expand(-1, -1, self.kv_heads, PARTS))
         return (torch.cat(queries, dim=-1), torch.cat(keys, dim=-1)), square
 
