@@ -192,9 +192,9 @@ def test_the_mean_square_is_that_of_the_policys_features() -> None:
 
 def test_a_long_decay_is_kept_to_the_last_bit() -> None:
     decay = torch.rand(1, 4000, 2, generator=torch.Generator().manual_seed(0)).mul(8).cumsum(1).requires_grad_()
-    parts = split(decay, torch.bfloat16)
-    assert parts.shape[-1] == PARTS and torch.equal(parts.float().sum(-1), decay)
-    parts[..., 0].float().sum().backward()
+    parts = split(decay)
+    assert parts.shape[-1] == PARTS and torch.equal(parts.bfloat16().float().sum(-1), decay)
+    parts[..., 0].sum().backward()
     assert torch.equal(decay.grad, torch.ones_like(decay))
 
 

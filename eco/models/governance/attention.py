@@ -65,7 +65,7 @@ class GovernedAttention(MultiHeadAttention):
             RMSNorm(features, norm_eps),
         )
         self.reader = StackedLinear(features, [rows for part in parts for rows in part.rows], bias=False)
-        self.reader.unit_rows = tuple(rows for part in parts for rows in part.unit_rows)
+        self.reader.unit_rows = tuple(rows for part in parts for rows in part.heads_rows)
         self.key_size += sum(part.numbers for part in parts)
 
     def forward(self, x: Tensor, rotation: Rotation | None = None, past: Past | None = None) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ class GovernedAttention(MultiHeadAttention):
         if self.key_size == self.head_size:
             return None, square
         read = self.reader(self.features(x))
-        dtype, read = read.dtype, read.to(torch.promote_types(read.dtype, torch.float32))
+        read = read.to(torch.promote_types(read.dtype, torch.float32))
         power = read.new_full((1,), self.power).expand(*x.shape[:2], 1, 1)
         queries: list[Tensor] = []
         keys: list[Tensor] = []
@@ -92,7 +92,7 @@ class GovernedAttention(MultiHeadAttention):
             query, key, square = self.policy(read[..., :mine])
             queries, keys, read = [query, power.expand(-1, -1, self.heads, 1)], [key], read[..., mine:]
         if self.forgetting is not None:
-            decay = split(self.forgetting(read, past, self.key_size - PARTS), dtype)
+            decay = split(self.forgetting(read, past, self.key_size - PARTS))
             queries.append(power.expand(-1, -1, self.heads, PARTS))
             keys.append(decay)
             if past is None:
@@ -114,7 +114,7 @@ class Policy(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.rank, self.root, self.rest = heads, kv_heads, rank, root, rest
         self.rows = (heads * rank, kv_heads * rank, kv_heads)
-        self.unit_rows = (rank,) * (heads + kv_heads) + (1,) * kv_heads
+        self.heads_rows = (rank,) * (heads + kv_heads) + (1,) * kv_heads
         self.numbers = rank + 1
         self.scale = nn.Parameter(torch.empty(heads))
         self.salience_scale = nn.Parameter(torch.empty(kv_heads))
@@ -144,7 +144,7 @@ class Forgetting(nn.Module):
     def __init__(self, kv_heads: int, rest: float) -> None:
         super().__init__()
         self.rest = rest
-        self.rows, self.unit_rows, self.numbers = (kv_heads,), (1,) * kv_heads, PARTS
+        self.rows, self.heads_rows, self.numbers = (kv_heads,), (1,) * kv_heads, PARTS
         self.bias = nn.Parameter(torch.empty(kv_heads))
 
     @torch.no_grad()
@@ -162,8 +162,8 @@ class Forgetting(nn.Module):
         return total
 
 
-def split(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """(...) fp32 -> (..., PARTS), which `dtype` holds exactly and whose sum is x; x's gradient is that of the first."""
-    low = x.detach() - x.detach().to(dtype).to(x.dtype)
-    middle = low.to(dtype).to(x.dtype)
+def split(x: Tensor) -> Tensor:
+    """(...) fp32 -> (..., PARTS), which bf16 holds exactly and whose sum is x; x's gradient is that of the first."""
+    low = x.detach() - x.detach().bfloat16().to(x.dtype)
+    middle = low.bfloat16().to(x.dtype)
     return torch.stack([x - low, middle, low - middle], dim=-1)
