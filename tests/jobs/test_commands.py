@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_library import small_library
 from small_run import read_rows
 
 from eco import recipe as recipes
@@ -133,6 +134,8 @@ def test_every_recipe_dry_runs(name, corpus, tmp_path):
     if name == "trm-arc" and not ARC.is_file():
         pytest.skip(f"{ARC} is not there")
     few: dict = {"data.paths": [str(corpus)]}
+    if name.startswith(("mvlm-", "simone")):
+        few = {"data.paths": [f"library:{small_library(tmp_path / 'books')}"]}
     if name.startswith("trm-"):
         few = {"data.puzzles": 20, "data.held_out_puzzles": 10}
     if name == "trm-arc":

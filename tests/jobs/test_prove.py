@@ -247,7 +247,9 @@ def test_a_slip_is_an_error(words, message, capfd, monkeypatch, tmp_path):
     assert message in capfd.readouterr().err
 
 
-RECIPES = {"sigma": "sigma-tiny", "trm": "trm-sudoku4", "decoder": "demo", "gpt2": "mvlm-gpt2", "simone": "simone-laptop"}
+RECIPES = {
+    "sigma": "sigma-tiny", "trm": "trm-sudoku4", "decoder": "demo", "gpt2": "mvlm-gpt2", "simone": "simone-laptop",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", table())

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from eco import plugins
 from eco.models import decoder, simone
 from eco.models.contract import IGNORE, Batch, LanguageModelConfig, build_model
 
@@ -128,6 +129,19 @@ def test_cached_is_whole(name: str, batch: Batch) -> None:
         whole, cache = model(tokens), model.new_cache(3, 64)
         parts = [model(tokens[:, a:b], cache) for a, b in ((0, 20), (20, 21), (21, 50), (50, 64))]
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "c3o", "teon"])
+def test_optimizers_take_all_parts(name: str, batch: Batch) -> None:
+    model = build(simone.Config(**SIZES, **EVERYTHING)).train()
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    plugin = plugins.find("optim", name)
+    optimizer = plugin.build(plugin.Config(lr=0.01), model)
+    for _ in range(2):
+        sum(model.training_step(batch).losses.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert [key for key, p in model.named_parameters() if torch.equal(p, before[key])] == []
 
 
 def test_metadata_are_heard_once_trained(batch: Batch) -> None:
