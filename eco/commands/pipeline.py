@@ -3,6 +3,7 @@
 from eco.commands.arguments import print_json, recipe_and_flags, take
 from eco.flags import Flag
 from eco.jobs import pipeline
+from eco.recipe import WHOLE
 
 USAGE = """usage: eco pipeline NAME [--preset PRESET] [--data.paths DIR] [--models MODEL ...] [--output-dir DIR]
                     [--dry-run] [--continue-on-error] [--KEY VALUE ...] [--json]
@@ -14,9 +15,14 @@ DIR of --data.paths is a library (`eco data build-corpus`), or a folder with kjv
 default mvlm_training_dataset_complete in the working directory. --preset laptop takes the small twins. KEY is a setting
 of all the models' recipes, such as --steps 100.
 
-The same command goes on behind the stages that are done, and in the middle of a training that was stopped. --dry-run
-prints the stages; --continue-on-error goes on with what does not need a stage that failed. It never asks a question.
+The same command goes on behind the stages that are done, and in the middle of a training that was stopped; with other
+settings or another corpus a model is trained anew, and the earlier run steps aside. --dry-run prints the stages;
+--continue-on-error goes on with what does not need a stage that failed. It never asks a question.
 Exit status 1: a stage failed."""
+
+
+OWN = ("preset", "data.paths", "output-dir")
+"""Flags with one word that are the command's, not the recipes'."""
 
 
 def run(words: list[str]) -> int:
@@ -28,15 +34,19 @@ def run(words: list[str]) -> int:
     if not words or words[0].startswith(("-", "@")):
         raise ValueError(f"which pipeline? there is: {', '.join(pipeline.PIPELINES)}")
     name, flags = recipe_and_flags(words)
-    own = {key: _words(flags, key) for key in ("preset", "data.paths", "models", "output-dir")}
+    models, (preset, data, folder) = _words(flags, "models"), (_word(flags, own) for own in OWN)
     plan = pipeline.plan(
         name,
-        preset=" ".join(own["preset"]) or "main",
-        data=" ".join(own["data.paths"]).removeprefix("library:") or None,
-        models=own["models"],
-        folder=" ".join(own["output-dir"]) or None,
+        preset=preset or WHOLE,
+        data=data.removeprefix("library:") or None,
+        models=models,
+        folder=folder or None,
         flags=flags,
     )
+    if dry_run and as_json:
+        told = [{"name": stage.name, "done": plan.finished(stage), "command": stage.words} for stage in plan.stages]
+        print_json({"folder": plan.folder, "stages": told})
+        return 0
     if dry_run:
         for stage in plan.stages:
             print(f"{'done' if plan.finished(stage) else 'to do':6} {stage.name}: eco {' '.join(stage.words)}")
@@ -51,8 +61,16 @@ def run(words: list[str]) -> int:
     return 0 if plan.succeeded else 1
 
 
+def _word(flags: list[Flag], name: str) -> str:
+    """The one word of a flag of the command's own, which is taken out of those of the recipe; empty without it."""
+    words = _words(flags, name)
+    if len(words) > 1:
+        raise ValueError(f"--{name} takes one value, not {len(words)}: {' '.join(words)}")
+    return "".join(words)
+
+
 def _words(flags: list[Flag], name: str) -> list[str]:
-    """Takes the command's own flag out of those of the recipes; its words."""
+    """The words of such a flag; of several the last."""
     given = [flag for flag in flags if flag.name == name]
     for flag in given:
         flags.remove(flag)

@@ -169,7 +169,7 @@ def _check_same_text(names: Sequence[str], data: Sequence[Prepared]) -> None:
 
 def _difference(losses: DocumentLosses, reference: DocumentLosses, seed: int) -> dict[str, Any]:
     mean, interval = losses.over(reference, seed)
-    return {"bits_per_byte": mean, "interval": interval, "documents": len(losses.bits)}
+    return {"bits_per_byte": mean, "interval": [*interval], "documents": len(losses.bits)}
 
 
 def _decoding_speed(trained: Trained) -> float:

@@ -1,25 +1,35 @@
 """Whole pipelines, without a hand on the wheel: models trained one after the other, packed, validated, compared.
 
 A stage is a command of Eco in a process of its own, so that none inherits memory or settings from another and a crash
-ends one stage only. `pipeline.json` says which stages are done, by what command on what data; the same call again goes
-on behind them, and training goes on from its own checkpoints. Nothing ever asks a question.
+ends one stage only. `pipeline.json` says which stages were begun and done, by what command on what data; the same call
+again goes on behind them, and training goes on from its own checkpoints. What has changed since is done anew, and all
+that was made from it. Nothing ever asks a question.
 """
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
+
+from filelock import FileLock, Timeout
 
 from eco import recipe as recipes
+from eco.config import nearest
 from eco.data.library.folder import MANIFEST, open_library
 from eco.data.library.recipes import kjv
-from eco.files import write_json
-from eco.flags import Flag
+from eco.files import sha256, write_json
+from eco.flags import Flag, parse
+from eco.jobs.output import checkpoints_of, set_aside
 from eco.jobs.validate import report_path
+from eco.observe.run import RunPaths
+from eco.sandbox.system import die_with_parent
 
 PIPELINES = {"simone": ("mvlm-gpt2", "simone")}
 """Name -> the recipes of its models, in the order in which they are trained."""
@@ -27,7 +37,10 @@ PIPELINES = {"simone": ("mvlm-gpt2", "simone")}
 LIBRARY = kjv.FOLDER
 STATE, SUMMARY, DOWNLOADS = "pipeline.json", "training_summary.json", "models_for_download"
 
-State = Literal["waiting", "done", "failed", "skipped"]
+_GLANCE_S = 0.2
+"""Seconds between two looks at what a stage has printed."""
+
+State = Literal["waiting", "running", "done", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +52,20 @@ class Stage:
     makes: Path
     needs: tuple[str, ...] = ()
 
+    @property
+    def trains(self) -> bool:
+        return self.words[0] == "train"
+
+    @property
+    def made(self) -> bool:
+        """Whether what it makes is there; a training that a signal ended has checkpoints too, and exit status 0."""
+        whole = not self.trains or _read(RunPaths(self.makes.parent).status).get("state") == "finished"
+        return whole and self.makes.exists()
+
 
 @dataclass
 class Outcome:
-    """What became of a stage. log: where its output stands."""
+    """What became of a stage. status: the exit status of its process. log: where its output stands."""
 
     state: State
     seconds: float = 0.0
@@ -52,7 +75,7 @@ class Outcome:
 
 @dataclass
 class Plan:
-    """A pipeline's stages in order, for one folder and one corpus. digest: of the corpus, where it is there already."""
+    """A pipeline's stages in order, for one folder and one corpus. digest: of the library, or of its source."""
 
     folder: Path
     stages: tuple[Stage, ...]
@@ -61,17 +84,21 @@ class Plan:
 
     @property
     def succeeded(self) -> bool:
-        return all(outcome.state == "done" for outcome in self.outcomes.values())
+        return all(stage.name in self.outcomes and self.outcomes[stage.name].state == "done" for stage in self.stages)
 
     def finished(self, stage: Stage) -> bool:
-        """Whether an earlier call has done this very stage, and what it made is still there."""
-        kept = _read(self.folder / STATE).get(stage.name, {})
-        return kept.get("key") == self.key(stage) and stage.makes.exists()
+        """Whether earlier calls have done this very stage and those it needs, and what they made is still there."""
+        kept = self.state().get(stage.name, {})
+        done = kept.get("state") == "done" and kept["key"] == self.key(stage) and stage.made
+        return done and all(self.finished(other) for other in self.stages if other.name in stage.needs)
 
     def key(self, stage: Stage) -> str:
-        """What a finished stage depends on: its command, those before it, the corpus."""
-        before = [self.key(other) for other in self.stages if other.name in stage.needs]
-        return json.dumps([stage.words, self.digest, before])
+        """What a stage depends on beside those it needs: its command and the corpus."""
+        return json.dumps([stage.words, self.digest])
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Stage -> its outcome, key and needs, of all stages that were ever begun in the folder."""
+        return _read(self.folder / STATE)
 
 
 def plan(
@@ -93,11 +120,12 @@ def plan(
     """
     known = PIPELINES.get(name)
     if known is None:
-        raise ValueError(f"no pipeline {name!r}; there is: {', '.join(PIPELINES)}")
+        raise ValueError(f"no pipeline {name!r}{nearest(name, [*PIPELINES])}; there is: {', '.join(PIPELINES)}")
     if foreign := [model for model in models if model not in known]:
-        raise ValueError(f"pipeline {name} has no model {foreign[0]!r}; its models are {', '.join(known)}")
+        close = nearest(foreign[0], list(known))
+        raise ValueError(f"pipeline {name} has no model {foreign[0]!r}{close}; its models are {', '.join(known)}")
     root = Path(folder or Path("runs", f"{name}-pipeline")).absolute()
-    first, library = _corpus(Path(data or LIBRARY).expanduser().absolute(), root)
+    first, library, digest = _corpus(Path(data or LIBRARY).expanduser().absolute(), root)
     stages = list(first)
     chosen = [model for model in known if not models or model in models]
     for model in chosen:
@@ -107,7 +135,6 @@ def plan(
         words = ("compare", *runs, "--output-dir", str(root / "comparison"))
         needs = tuple(f"train {model}" for model in chosen)
         stages.append(Stage("compare", words, root / "comparison" / "comparison.json", needs))
-    digest = open_library(library).digest if not first else ""
     return Plan(root, tuple(stages), digest)
 
 
@@ -115,25 +142,40 @@ def run(plan: Plan, *, continue_on_error: bool = False, say: Callable[[str], Non
     """Runs the stages that are not finished; the plan's `outcomes` say what became of each.
 
     continue_on_error: goes on with what does not need a stage that failed.
+
+    Raises:
+        ValueError: another process is at work in the plan's folder.
     """
     (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
-    for number, stage in enumerate(plan.stages, start=1):
-        label = f"[{number}/{len(plan.stages)}] {stage.name}"
-        failed = [name for name in stage.needs if plan.outcomes[name].state != "done"]
-        stopped = not continue_on_error and any(outcome.state == "failed" for outcome in plan.outcomes.values())
-        if plan.finished(stage):
-            plan.outcomes[stage.name] = Outcome("done", **_kept(plan, stage))
-            say(f"{label}: done before")
-        elif failed or stopped:
-            plan.outcomes[stage.name] = Outcome("skipped")
-            say(f"{label}: skipped" + (f", as {', '.join(failed)} failed" if failed else ""))
-        else:
-            say(f"{label}: eco {' '.join(stage.words)}")
-            plan.outcomes[stage.name] = outcome = _carry_out(plan, stage, say)
-            say(f"{label}: {outcome.state} after {outcome.seconds:.0f} s")
-        _remember(plan, stage)
-    write_json(plan.folder / SUMMARY, summary(plan))
+    try:
+        with FileLock(plan.folder / ".lock", timeout=0):
+            for stage in plan.stages:
+                plan.outcomes[stage.name] = _outcome(plan, stage, continue_on_error, say)
+            write_json(plan.folder / SUMMARY, summary(plan))
+    except Timeout:
+        raise ValueError(f"another `eco pipeline` is at work in {plan.folder}; wait, or give --output-dir") from None
     return plan
+
+
+def _outcome(plan: Plan, stage: Stage, continue_on_error: bool, say: Callable[[str], None]) -> Outcome:
+    """Runs a stage, if that has to be and can be."""
+    label = f"[{plan.stages.index(stage) + 1}/{len(plan.stages)}] {stage.name}"
+    if plan.finished(stage):
+        say(f"{label}: done before")
+        kept = plan.state()[stage.name]
+        return Outcome("done", kept["seconds"], kept["status"], kept["log"])
+    missing = [name for name in stage.needs if plan.outcomes[name].state != "done"]
+    failed = any(outcome.state == "failed" for outcome in plan.outcomes.values())
+    if missing or (failed and not continue_on_error):
+        say(f"{label}: skipped" + (f", as it needs {', '.join(missing)}" if missing else ""))
+        return Outcome("skipped")
+    _begin(plan, stage)
+    say(f"{label}: eco {' '.join(stage.words)}")
+    outcome = _carry_out(stage, plan.folder / "logs" / f"{stage.name.replace(' ', '_')}.log", say)
+    _note(plan, stage, outcome)
+    why = "" if outcome.state == "done" else f", exit status {outcome.status}; all it said is in {outcome.log}"
+    say(f"{label}: {outcome.state} after {outcome.seconds:.0f} s{why}")
+    return outcome
 
 
 def summary(plan: Plan) -> dict[str, Any]:
@@ -147,14 +189,15 @@ def summary(plan: Plan) -> dict[str, Any]:
     return {"succeeded": plan.succeeded, "corpus": plan.digest, "stages": stages, "files_mb": files}
 
 
-def _corpus(data: Path, root: Path) -> tuple[list[Stage], Path]:
-    """The stage that builds the library, where the data are the text of one; and the library."""
+def _corpus(data: Path, root: Path) -> tuple[list[Stage], Path, str]:
+    """The stage that builds the library, where the data are the text of one; the library; what names its content."""
     if (data / MANIFEST).is_file():
-        return [], data
+        return [], data, open_library(data).digest
     if (data / "kjv.txt").is_file():
         library = root / LIBRARY
-        words = ("data", "build-corpus", str(library), "--recipe", "kjv", "--source", str(data))
-        return [Stage("corpus", words, library / MANIFEST)], library
+        words = ("data", "build-corpus", str(library), "--recipe", "kjv", "--source", str(data), "--force")
+        digest = " ".join(sha256(path) for path in sorted(data.glob("kjv*.txt")))
+        return [Stage("corpus", words, library / MANIFEST)], library, digest
     raise ValueError(
         f"no corpus in {data}: neither a library nor a folder with kjv.txt; build one with `eco data build-corpus "
         f"{LIBRARY} --recipe kjv --source FOLDER`, or name where it is with --data.paths"
@@ -166,57 +209,90 @@ def _of_model(
 ) -> Iterator[Stage]:
     presets = recipes.presets(model)
     if preset not in presets:
-        raise ValueError(f"{model} has no preset {preset!r}; there is: {', '.join(presets)}")
+        close = nearest(preset, [*presets])
+        raise ValueError(f"{model} has no preset {preset!r}{close}; there is: {', '.join(presets)}")
     run, archive = root / "models" / model, root / DOWNLOADS / f"{model}_model.tar.gz"
-    recipe = presets[preset]
-    recipes.load(recipe, flags)
-    settings = [word for flag in flags for word in (f"--{flag.name}", *(flag.value or []))]
-    words = ("train", recipe, "--data.paths", f"library:{library}", *settings, "--output-dir", str(run))
+    settings = (
+        "--data.paths",
+        f"library:{library}",
+        *(word for flag in flags for word in _words(flag)),
+        "--output-dir",
+        str(run),
+    )
+    recipes.load(presets[preset], parse(settings))
+    words = ("train", presets[preset], *settings)
     yield Stage(f"train {model}", words, run / "checkpoints", needs)
     yield Stage(f"pack {model}", ("pack", str(run), "--to", str(archive.parent)), archive, (f"train {model}",))
     yield Stage(f"validate {model}", ("validate", str(archive)), report_path(archive), (f"pack {model}",))
 
 
-def _carry_out(plan: Plan, stage: Stage, say: Callable[[str], None]) -> Outcome:
-    """Runs a stage; what it prints goes on and into its log."""
-    log = plan.folder / "logs" / f"{stage.name.replace(' ', '_')}.log"
+def _words(flag: Flag) -> Iterator[str]:
+    """A flag as it is typed, also one whose value looks like a flag."""
+    first, *others = flag.value or [None]
+    yield f"--{flag.name}" if first is None else f"--{flag.name}={first}"
+    yield from others
+
+
+def _begin(plan: Plan, stage: Stage) -> None:
+    """Notes that a stage runs. A training goes on with what is there, unless that is of another command or corpus."""
+    run, key = RunPaths(stage.makes.parent), plan.key(stage)
+    if stage.trains and run.recipe.is_file() and plan.state().get(stage.name, {}).get("key", key) != key:
+        set_aside(run, checkpoints_of(recipes.load(str(run.recipe)), run).directory)
+    _note(plan, stage, Outcome("running"))
+
+
+def _note(plan: Plan, stage: Stage, outcome: Outcome) -> None:
+    """Writes a stage's outcome to the state file, and that those that need it, at whatever remove, wait again."""
+    known, stale = plan.state(), {stage.name}
+    while more := {name for name, kept in known.items() if stale & {*kept["needs"]}} - stale:
+        stale |= more
+    waiting = {name: {**known[name], "state": "waiting"} for name in stale & known.keys()}
+    own = {stage.name: {**vars(outcome), "key": plan.key(stage), "needs": stage.needs}}
+    write_json(plan.folder / STATE, known | waiting | own)
+
+
+def _carry_out(stage: Stage, log: Path, say: Callable[[str], None]) -> Outcome:
+    """Runs a stage's command; what it prints goes into the log, and on from there.
+
+    It has no pipe to this process that could fill up or break, no terminal, and a group of its own, so that Ctrl+C
+    reaches it through here alone and once. Where this process is killed, Linux asks it to end as SIGTERM does.
+    """
     began = time.monotonic()
-    command = [sys.executable, "-m", "eco", *stage.words]
-    with open(log, "a", encoding="utf-8") as file:
+    with open(log, "ab") as file, open(log, encoding="utf-8", errors="replace") as shown:
+        shown.seek(0, 2)
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            [sys.executable, "-m", "eco", *stage.words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(die_with_parent, signal.SIGTERM) if sys.platform == "linux" else None,
         )
-        assert process.stdout is not None
         try:
-            for line in process.stdout:
-                file.write(line)
-                file.flush()
-                say(f"    {line.rstrip()}")
-            status = process.wait()
-        except KeyboardInterrupt:  # the stage was asked too: it saves what it has and ends by itself
+            _follow(process, shown, say)
+        except BaseException:  # it saves what it has and ends by itself
+            process.send_signal(signal.SIGINT)
             process.wait()
             raise
-    done = status == 0 and stage.makes.exists()
-    return Outcome("done" if done else "failed", time.monotonic() - began, status, str(log))
+    done = process.returncode == 0 and stage.made
+    return Outcome("done" if done else "failed", time.monotonic() - began, process.returncode, str(log))
 
 
-def _remember(plan: Plan, stage: Stage) -> None:
-    """Writes the state file: the outcome of each stage so far, with what it depended on."""
-    path = plan.folder / STATE
-    write_json(path, _read(path) | {stage.name: {**vars(plan.outcomes[stage.name]), "key": _key(plan, stage)}})
-
-
-def _key(plan: Plan, stage: Stage) -> str | None:
-    return plan.key(stage) if plan.outcomes[stage.name].state == "done" else None
-
-
-def _kept(plan: Plan, stage: Stage) -> dict[str, Any]:
-    kept = _read(plan.folder / STATE)[stage.name]
-    return {name: kept[name] for name in ("seconds", "status", "log")}
+def _follow(process: subprocess.Popen[bytes], shown: IO[str], say: Callable[[str], None]) -> None:
+    """Says the lines that a process writes, until it ends."""
+    begun = ""
+    while process.returncode is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_GLANCE_S)
+        *lines, begun = (begun + shown.read()).split("\n")
+        for line in lines:
+            say(f"    {line}")
+    if begun:
+        say(f"    {begun}")
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The state file; empty where there is none that can be read."""
+    """The object in a JSON file; empty where there is none that can be read."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

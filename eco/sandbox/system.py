@@ -58,9 +58,9 @@ _NO_CAPABILITIES = (ctypes.c_uint32 * 6)()
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 
 
-def die_with_parent() -> None:
-    """This process gets SIGKILL when the thread that started it ends."""
-    call("prctl", _PR_SET_PDEATHSIG, 9, 0, 0, 0)
+def die_with_parent(signal: int = 9) -> None:
+    """This process gets a signal, by default SIGKILL, when the thread that started it ends."""
+    call("prctl", _PR_SET_PDEATHSIG, signal, 0, 0, 0)
 
 
 def hide_memory() -> None:
