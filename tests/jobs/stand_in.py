@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import eco as package
+
 PROGRAM = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -97,7 +99,7 @@ class StandIn:
     def start(self, *words: object) -> subprocess.Popen[bytes]:
         """`eco` in a process and group of its own, whose stages are stand-ins; what it says goes to `said`."""
         command = [sys.executable, "-c", FRONT, str(self.folder), *map(str, words)]
-        outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        outside = os.environ | {"PYTHONPATH": str(Path(package.__file__).parents[1])}
         with open(self.folder / "said.txt", "wb") as said:
             return subprocess.Popen(command, stdout=said, stderr=said, env=outside, start_new_session=True)
 
