@@ -64,7 +64,7 @@ class Config(AuxiliaryConfig):
         0, "Tokens that attend to each other; a window of several is read one by one. 0: all.", flat="segment", ge=0
     )
 
-    control: bool = setting(False, "Conditions on the metadata of documents.", flat="control")
+    control: bool = setting(False, "Conditions on the metadata of documents.")
     control_size: int = setting(32, "Numbers that the metadata become.", gt=0)
     control_dropout: float = setting(0.15, "Share of the samples that are trained without metadata.", ge=0, lt=1)
 
