@@ -21,10 +21,14 @@ _HOMES = {
     "evaluate": "eco.jobs.evaluate",
     "improve": "eco.jobs.improve",
     "prove": "eco.jobs.prove",
+    "compare": "eco.jobs.compare",
+    "pack": "eco.jobs.pack",
+    "validate": "eco.jobs.validate",
+    "pipeline": "eco.jobs.pipeline",
 }
 """Public name -> the module that defines it."""
 
-__all__ = ["__version__", "evaluate", "improve", "load", "prove", "resume", "train"]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

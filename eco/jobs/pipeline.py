@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -99,6 +99,20 @@ class Plan:
     def state(self) -> dict[str, dict[str, Any]]:
         """Stage -> its outcome, key and needs, of all stages that were ever begun in the folder."""
         return _read(self.folder / STATE)
+
+
+def pipeline(
+    name: str, overrides: Mapping[str, Any] | None = None, *, continue_on_error: bool = False, **choices: Any
+) -> dict[str, Any]:
+    """Runs a pipeline and returns its `summary`: `eco.pipeline("simone", {"steps": 100}, preset="laptop")`.
+
+    overrides: settings for all its models. choices: preset, data, models and folder of `plan`.
+
+    Raises:
+        ValueError: see `plan` and `run`.
+    """
+    flags = parse([f"--{key}={value}" for key, value in (overrides or {}).items()])
+    return summary(run(plan(name, flags=flags, **choices), continue_on_error=continue_on_error))
 
 
 def plan(
