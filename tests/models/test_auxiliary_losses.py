@@ -14,7 +14,7 @@ from eco.evaluation.auxiliary import auroc
 from eco.models.contract import IGNORE, Batch, build_model
 from eco.models.decoder import Config as Trunk
 from eco.models.governance.objectives import AuxiliaryConfig, ComprehensiveTrainingLoss
-from eco.models.governance.terms import View
+from eco.models.governance.terms import View, nothing
 from eco.models.layers.init import init_transformer
 from eco.optim.parts.roles import Role, roles
 
@@ -216,6 +216,14 @@ def test_a_batch_without_answers_costs_nothing_and_stays_finite() -> None:
         sum(losses.values()).backward()
         for tensor in (hidden, head, *made.parameters()):
             assert tensor.grad is None or not tensor.grad.any()
+
+
+def test_no_answer_is_no_loss_however_great_the_states_are() -> None:
+    """Their sum is beyond fp16, and infinity times zero is not zero."""
+    hidden = torch.full((4, 256, 128), 1.0, dtype=torch.float16, requires_grad=True)
+    loss = nothing(View(hidden, hidden, {}, hidden))
+    loss.backward()
+    assert loss.item() == 0.0 and loss.dtype == torch.float32 and not hidden.grad.any()
 
 
 def test_what_is_not_weighed_does_not_exist() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
 from eco.inference import Engine, Sampling
-from eco.models import decoder, gpt2, huggingface, sigma, trm
+from eco.models import decoder, gpt2, huggingface, sigma, simone, trm
 from eco.models.contract import IGNORE, LanguageModel, build_model
 
 transformers = pytest.importorskip("transformers")
@@ -118,6 +118,19 @@ def test_greedy_generation_is_the_engines(any_writer: LanguageModel, tokenizer: 
         count = len(completion.tokens)
         assert row[:count].tolist() == completion.tokens
         assert set(row[count:].tolist()) <= {tokenizer.pad}
+
+
+def test_a_model_of_segments_generates_from_prompts_of_one_length(make, tokenizer: Tokenizer) -> None:
+    sizes = {"context": 48, "width": 32, "layers": 2, "heads": 4, "segment": 12, "memory_slots": 2}
+    model = make(simone.Config(vocab_size=tokenizer.vocab_size, **sizes))
+    wrapped, theirs = EcoForCausalLM.around(model, tokenizer), as_transformers(tokenizer, 48)
+    ((expected,),) = Engine(model, tokenizer).generate(["def f(x"], Sampling(temperature=0, max_new_tokens=20))
+    batch = theirs(["def f(x"], return_tensors="pt")
+    found = wrapped.generate(**batch, max_new_tokens=20, do_sample=False)[0, batch["input_ids"].shape[1] :]
+    assert found[: len(expected.tokens)].tolist() == expected.tokens
+    padded = theirs(["def f(x", "for i in range(3)"], return_tensors="pt", padding=True)
+    with pytest.raises(ValueError, match="takes no padding; give prompts of equal length"):
+        wrapped.generate(**padded, max_new_tokens=2)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
 """The governed decoder as a whole: what it is without its parts, and that each part is there alone and learns."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from eco import plugins
 from eco.models import decoder, simone
-from eco.models.contract import IGNORE, Batch, LanguageModelConfig, build_model
+from eco.models.contract import IGNORE, Batch, LanguageModelConfig, StepOutput, build_model
+from eco.models.governance.attention import GovernedAttention
+from eco.models.layers.moe import MoE
 
 SIZES = {"vocab_size": 61, "context": 64, "width": 32, "layers": 2, "heads": 4}
 LOSSES = {
@@ -129,6 +133,48 @@ def test_cached_is_whole(name: str, batch: Batch) -> None:
         whole, cache = model(tokens), model.new_cache(3, 64)
         parts = [model(tokens[:, a:b], cache) for a, b in ((0, 20), (20, 21), (21, 50), (50, 64))]
     assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-4)
+
+
+def watched(model: torch.nn.Module, kind: type, batch: Batch) -> tuple[list[Any], StepOutput]:
+    """What every module of a kind put out beside its result, pass by pass; and the step's output."""
+    seen: list[Any] = []
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, output: seen.append(output[1]))
+        for module in model.modules()
+        if isinstance(module, kind)
+    ]
+    output = model.train().training_step(batch)
+    for handle in handles:
+        handle.remove()
+    return seen, output
+
+
+def test_policy_and_experts_answer_for_all_blocks_and_segments(batch: Batch) -> None:
+    model = build(simone.Config(**SIZES, **EVERYTHING))
+    magnitudes, output = watched(model, GovernedAttention, batch)
+    assert len({float(m.detach()) for m in magnitudes}) == 4, "two blocks, two segments"
+    torch.testing.assert_close(output.losses["policy"], torch.stack(magnitudes).mean())
+    routings, output = watched(model, MoE, batch)
+    for name in ("moe_balance", "moe_z"):
+        torch.testing.assert_close(output.losses[name], torch.stack([r.losses[name] for r in routings]).mean())
+
+
+def test_experts_are_balanced_by_the_load_of_all_segments_and_processes(batch: Batch) -> None:
+    model = build(simone.Config(**SIZES, **EVERYTHING))
+    model.train().training_step(batch)
+    model.forget_step()  # memory ran out: the step begins anew
+    routings, _ = watched(model, MoE, batch)
+    loads = torch.stack([routing.load for routing in routings]).view(2, 2, 4).sum(0)  # segments, blocks, experts
+    others = torch.arange(8.0).view(2, 4) * 100
+    model.after_step(lambda tensors: tensors[0].add_(others).div_(2))
+    for block, load in zip(model.blocks, loads + others, strict=True):
+        expected = (load.mean() - load).sign() * block.mlp.balance_rate
+        assert torch.equal(block.mlp.router.bias, expected)
+
+
+def test_evaluation_asks_for_nothing_of_the_parts_own(batch: Batch) -> None:
+    output = build(simone.Config(**SIZES, **EVERYTHING)).eval().training_step(batch)
+    assert output.losses.keys() == {"lm", "concepts", "continuation", "reference", "genre", "recall", "energy"}
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "c3o", "teon"])

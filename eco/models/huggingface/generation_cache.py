@@ -28,10 +28,17 @@ class EcoCache(Cache):  # type: ignore[misc,unused-ignore]
         """The model's cache for the rows of `tokens` (B, T); `attention_mask` (B, T) counts in the first call only.
 
         Raises:
-            ValueError: the mask hides a token behind the first visible one, which a cache would show to later tokens.
+            ValueError: the mask hides a token behind the first visible one, which a cache would show to later tokens;
+                or it hides one at all, and the model takes no left padding.
         """
         if self.kept is None:
             padding = None if attention_mask is None else left_padding(attention_mask)
+            if padding is not None and not padding.any():
+                padding = None
+            if padding is not None and not model.left_padding:
+                raise ValueError(
+                    "a model that reads in segments takes no padding; give prompts of equal length, or one at a time"
+                )
             self.kept = model.new_cache(len(tokens), self.capacity, padding)
         return self.kept
 
