@@ -16,6 +16,7 @@ from eco.data.concepts import CONCEPTS
 from eco.inference.tokenizer import Tokenizer
 from eco.models.contract import LanguageModel, evaluating
 from eco.models.governance.objectives import ComprehensiveTrainingLoss
+from eco.models.governance.terms import Concepts
 from eco.models.layers.headed import HeadedModel
 
 _SCORES = 1 << 22
@@ -87,11 +88,13 @@ def _chosen(model: LanguageModel, layers: Sequence[int] | None) -> list[int]:
     blocks: Sequence[nn.Module] = list(model.blocks) if isinstance(model, HeadedModel) else []
     readable = [i for i, block in enumerate(blocks) if hasattr(getattr(block, "attention", None), "scores_inputs")]
     if not readable:
-        raise ValueError(f"the attention of a {model.config.family} cannot be traced; that of gpt2 or decoder can")
+        raise ValueError(
+            f"the attention of a {model.config.family} cannot be traced; that of gpt2, decoder or simone can"
+        )
     for layer in layers or ():
         if layer not in readable:
             raise ValueError(f"layer {layer} cannot be traced; there is: {', '.join(map(str, readable))}")
-    return readable if layers is None else list(layers)
+    return readable if layers is None else sorted(set(layers))
 
 
 def _windows(
@@ -184,10 +187,10 @@ def _looking_on(
 
 
 def _concepts(model: nn.Module, hidden: Tensor) -> Tensor | None:
-    """(T, C) probabilities by the head that was trained on every few positions; it can be asked at any."""
+    """(T, C) probabilities, where the model was trained to tell them."""
     objectives = getattr(model, "objectives", None)
     if not isinstance(objectives, ComprehensiveTrainingLoss) or "concepts" not in objectives.terms:
         return None
-    head: Any = objectives.terms["concepts"].head
-    probabilities: Tensor = head(hidden).float().sigmoid()
-    return probabilities.detach()
+    term = objectives.terms["concepts"]
+    assert isinstance(term, Concepts)
+    return term.probabilities(hidden).detach()

@@ -165,7 +165,7 @@ class Simone(Transformer):
         self.memory = _memory(config)
         self.objectives = ComprehensiveTrainingLoss(config)
         self._balance = Balance()
-        self._asked = 0.0  # the auxiliary losses of the last micro-batch, weighted
+        self._asked: float | Tensor = 0.0  # the auxiliary losses of the last micro-batch, weighted
 
     @property
     def labels(self) -> frozenset[str]:  # type: ignore[override]
@@ -195,9 +195,8 @@ class Simone(Transformer):
         if self.training:
             self._add_own(output, aside)
             weights = self.objectives.loss_weights
-            self._asked = sum(
-                weights[name] * float(loss.detach()) for name, loss in output.losses.items() if name in weights
-            )
+            asked = (weights[name] * loss.detach() for name, loss in output.losses.items() if name in weights)
+            self._asked = sum(asked, torch.zeros(()))
         return output
 
     def _add_own(self, output: StepOutput, aside: Aside) -> None:
@@ -294,14 +293,20 @@ class Simone(Transformer):
             "moe": [module.router for module in self.modules() if isinstance(module, MoE)],
         }
         found = {name: gradient_norm(modules) for name, modules in parts.items() if modules}
-        return {**found, **({"auxiliary": self._asked} if "auxiliary" in self.features else {})}
+        return {**found, **({"auxiliary": float(self._asked)} if "auxiliary" in self.features else {})}
 
     def flops_per_token(self) -> float:
-        """See `Model.flops_per_token`; idle experts do not count. Attention reaches over a segment and its slots, and
-        each token bears its share of the slots' way through the blocks and of writing them."""
+        """See `Model.flops_per_token`; idle experts do not count, nor do auxiliary losses, which few tokens meet.
+        Attention reaches over a segment and its slots, and each token bears its share of the slots' way through the
+        blocks and of writing them."""
         seen = self.config.memory_slots + (self.config.segment or self.config.context)
         spared = 12.0 * len(self.blocks) * self.config.width * (self.config.context - seen)
         flops = super().flops_per_token() - spared - 6.0 * idle_weights(self.blocks, self.config.top_k)
+        for module in self.modules():
+            if isinstance(module, GovernedAttention):
+                flops += module.further_flops(seen)
+            elif isinstance(module, Control | FiLM):
+                flops += 6.0 * sum(matrix.numel() for matrix in module.parameters() if matrix.ndim == 2)
         if self.memory is None:
             return flops
         of_slots = self.config.memory_slots * (flops - 6.0 * self.head_weight.numel())

@@ -165,6 +165,17 @@ def test_every_parameter_learns(part: str) -> None:
         assert rows.any(-1).all(), f"a row of {name} has no gradient"
 
 
+def test_weights_of_attention_are_dropped_in_training(part: str) -> None:
+    layer, x, turn = governed(part).train(), inputs(1), rotation(0, 37)
+    whole = layer(x, turn)[0]
+    layer.dropout = 0.4
+    torch.manual_seed(0)
+    drawn = torch.cat([layer(x, turn)[0] for _ in range(300)])
+    assert (drawn - whole).abs().amax((1, 2)).gt(0.01).all()
+    assert distance(drawn.mean(0), whole[0].double()) < 0.15, "what is left makes up for what is dropped"
+    assert torch.equal(layer.eval()(x, turn)[0], whole)
+
+
 def test_what_is_off_has_no_parameters() -> None:
     names = {part: {name for name, _ in governed(part).named_parameters()} for part in PARTS_OF}
     assert not any(name.startswith("forgetting") for name in names["policy"])

@@ -206,6 +206,24 @@ def test_flops_are_what_torch_counts(tokens: Tensor, slots: int, monkeypatch: py
     assert model.flops_per_token() == pytest.approx(counter.get_total_flops() / tokens.numel(), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("part", "further"), [({"control": True}, 0), ({"policy_rank": 8}, 9), ({"policy_rank": 8, "forgetting": True}, 15)]
+)
+def test_flops_of_governance_are_what_torch_counts(
+    tokens: Tensor, part: dict, further: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain torch also pads the values with as many zeros as a query has further numbers, and multiplies them."""
+    monkeypatch.setattr(native, "library", lambda: None)
+    sizes = SIZES | {"context": 256, "width": 64, "segment": 0}
+    model = build_model(simone.build, simone.Config(**sizes, **part), 0, torch.device("cpu"))
+    tokens = tokens.repeat(2, 13)[:, :256]
+    batch = {"tokens": tokens, "targets": tokens, "control": torch.rand(*tokens.shape, 5)}
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.training_step(batch).losses["lm"].backward()
+    padded = 6 * SIZES["layers"] * SIZES["heads"] * further * 256
+    assert model.flops_per_token() == pytest.approx(counter.get_total_flops() / tokens.numel() - padded, rel=0.02)
+
+
 @torch.no_grad()
 def test_computes_in_bf16(remembering: LanguageModel, tokens: Tensor) -> None:
     with torch.autocast("cpu", torch.bfloat16):

@@ -159,6 +159,16 @@ def test_policy_and_experts_answer_for_all_blocks_and_segments(batch: Batch) -> 
         torch.testing.assert_close(output.losses[name], torch.stack([r.losses[name] for r in routings]).mean())
 
 
+def test_the_evidence_of_auxiliary_losses_is_what_they_ask_for(batch: Batch) -> None:
+    model = build(simone.Config(**SIZES, **PARTS["auxiliary"])).train()
+    losses, weights = model.training_step(batch).losses, model.objectives.loss_weights
+    asked = sum(weights[name] * losses[name].item() for name in losses if name != "lm")
+    assert model.evidence()["auxiliary"] == pytest.approx(asked)
+    plain = {name: batch[name] for name in ("tokens", "targets")}
+    assert model.training_step(plain).losses.keys() == {"lm", "continuation", "energy"}
+    assert 0 < model.evidence()["auxiliary"] < asked
+
+
 def test_experts_are_balanced_by_the_load_of_all_segments_and_processes(batch: Batch) -> None:
     model = build(simone.Config(**SIZES, **EVERYTHING))
     model.train().training_step(batch)

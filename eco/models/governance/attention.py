@@ -77,6 +77,11 @@ class GovernedAttention(MultiHeadAttention):
         extra, _ = self._extra(x, None)
         return (q, k, scale) if extra is None else (joined(q, extra[0]), joined(k, extra[1]), scale)
 
+    def further_flops(self, keys: int) -> float:
+        """Floating-point operations, forward and backward, of one query's further numbers with those of `keys` keys."""
+        numbers = self.key_size - self.head_size + (PARTS if self.forgetting is not None else 0)
+        return 6.0 * self.heads * numbers * keys
+
     def _extra(self, x: Tensor, past: Past | None) -> tuple[Extra | None, Tensor]:
         """The further numbers of queries and keys, and the mean square of the policy's features."""
         square = torch.zeros((), device=x.device)

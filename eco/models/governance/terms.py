@@ -62,9 +62,15 @@ class Concepts(Term):
         at = slice(STRIDE - 1, None, STRIDE)
         return self.head(view.hidden[:, at]).float(), view.real[:, at]
 
+    def probabilities(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., C) fp32, at any position. Training asks as if every other answer were yes; these are the
+        odds where a concept is as rare as it is in the King James Bible."""
+        found: Tensor = (self.head(hidden).float() + self._rates(hidden.device).logit()).sigmoid()
+        return found
+
     def forward(self, view: View) -> Outcome:
         (logits, real), truth = self.scores(view), view.batch["concepts"]
-        rates = torch.tensor(RATES, device=logits.device).clamp(min=_LEAST_RATE)
+        rates = self._rates(logits.device)
         losses = F.binary_cross_entropy_with_logits(
             logits, truth, weight=torch.where(truth > 0, 0.5 / rates, 0.5 / (1 - rates)), reduction="none"
         )
@@ -72,6 +78,10 @@ class Concepts(Term):
         claimed = ((logits > 0) & real[..., None]).detach()
         right, asked = (claimed * truth).sum((1, 2)), (truth * real[..., None]).sum((1, 2))
         return loss, {"concepts_f1": 2 * right / (claimed.sum((1, 2)) + asked)}  # 0 / 0 is NaN
+
+    @staticmethod
+    def _rates(device: torch.device) -> Tensor:
+        return torch.tensor(RATES, device=device).clamp(min=_LEAST_RATE)
 
 
 class Continuation(Term):
