@@ -20,11 +20,16 @@ from benchmarks import outcomes
 from eco.observe.metrics import read_metrics
 
 PLAIN: dict[str, Any] = {
-    "model.policy_rank": 0, "model.control": False, "model.concept_weight": 0.0, "model.continuation_weight": 0.0,
+    "model.policy_rank": 0, "model.forgetting": False, "model.control": False, "model.concept_weight": 0.0, "model.continuation_weight": 0.0,
     "model.reference_weight": 0.0, "model.genre_weight": 0.0, "model.recall_weight": 0.0, "model.policy_weight": 0.0,
     "model.energy_weight": 0.0,
 }  # fmt: skip
 """Turns all parts of the recipe off."""
+
+PROPOSED: dict[str, Any] = {
+    "model.forgetting": False, "model.reference_weight": 0.1, "model.genre_weight": 0.05,
+}  # fmt: skip
+"""The weights that the design of these losses proposed; without forgetting gates."""
 
 SMALL: dict[str, Any] = {
     "model.width": 128, "model.layers": 4, "model.heads": 2, "model.feed_forward": 344, "train.warmup": 30,
@@ -36,7 +41,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "decoder": ("simone-laptop", {"model.family": "decoder"}),
     "mvlm-gpt2": ("mvlm-gpt2-laptop", {"model.feed_forward": 512}),
     "mvlm-gpt2, documents weigh alike": ("mvlm-gpt2-laptop", {"model.feed_forward": 512, "data.weighting": "none"}),
-    "simone, all of the recipe": ("simone-laptop", {}),
+    "simone, its recipe": ("simone-laptop", {}),
+    "simone, losses as strong as proposed": ("simone-laptop", PROPOSED),
     "simone, no part": ("simone-laptop", PLAIN),
     "policy": ("simone-laptop", PLAIN | {"model.policy_rank": 8}),
     "forgetting": ("simone-laptop", PLAIN | {"model.forgetting": True}),
