@@ -20,9 +20,9 @@ from benchmarks import outcomes
 from eco.observe.metrics import read_metrics
 
 PLAIN: dict[str, Any] = {
-    "model.policy_rank": 0, "model.forgetting": False, "model.control": False, "model.concept_weight": 0.0, "model.continuation_weight": 0.0,
-    "model.reference_weight": 0.0, "model.genre_weight": 0.0, "model.recall_weight": 0.0, "model.policy_weight": 0.0,
-    "model.energy_weight": 0.0,
+    "model.policy_rank": 0, "model.forgetting": False, "model.control": False, "model.concept_weight": 0.0,
+    "model.continuation_weight": 0.0, "model.reference_weight": 0.0, "model.genre_weight": 0.0,
+    "model.recall_weight": 0.0, "model.policy_weight": 0.0, "model.energy_weight": 0.0,
 }  # fmt: skip
 """Turns all parts of the recipe off."""
 
