@@ -37,8 +37,9 @@ def run(words: list[str]) -> int:
     text, layers = _text(arguments), _layers(arguments.layers)
     trained = load_language(arguments.run, arguments.checkpoint)
     rows = trace(trained.model, trained.tokenizer, text, layers, arguments.top)
-    surprisals = []
-    with replacing(Path(arguments.out)) as file:
+    surprisals, out = [], Path(arguments.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as file:
         for row in rows:
             file.write(json.dumps(row, allow_nan=False) + "\n")
             surprisals.append(row["surprisal"])

@@ -20,8 +20,8 @@ def test_a_run_is_traced(eco, run, tmp_path):
     assert f"t.jsonl: {len(rows)} tokens" in done.stdout
     assert all(set(row["layers"]) == {"1"} and len(row["layers"]["1"]["attended"]) <= 2 for row in rows)
     (tmp_path / "text.txt").write_text("def alpha(x):")
-    assert eco("trace", run, "--file", "text.txt").returncode == 0
-    assert len((tmp_path / "trace.jsonl").read_text().splitlines()) == len(rows)
+    assert eco("trace", run, "--file", "text.txt", "--out", "new/folder/t.jsonl").returncode == 0
+    assert len((tmp_path / "new" / "folder" / "t.jsonl").read_text().splitlines()) == len(rows)
     for words, message in [
         ((), "either --text TEXT or --file FILE"),
         (("--file", "missing.txt"), "missing.txt"),

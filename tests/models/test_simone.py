@@ -1,5 +1,6 @@
 """The governed decoder as a whole: what it is without its parts, and that each part is there alone and learns."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -176,7 +177,13 @@ def test_experts_are_balanced_by_the_load_of_all_segments_and_processes(batch: B
     routings, _ = watched(model, MoE, batch)
     loads = torch.stack([routing.load for routing in routings]).view(2, 2, 4).sum(0)  # segments, blocks, experts
     others = torch.arange(8.0).view(2, 4) * 100
-    model.after_step(lambda tensors: tensors[0].add_(others).div_(2))
+
+    def average(tensors: Iterable[Tensor]) -> None:
+        load, _ = tensors
+        assert torch.equal(load, loads)
+        load.add_(others).div_(2)
+
+    model.after_step(average)
     for block, load in zip(model.blocks, loads + others, strict=True):
         expected = (load.mean() - load).sign() * block.mlp.balance_rate
         assert torch.equal(block.mlp.router.bias, expected)

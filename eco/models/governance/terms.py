@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eco.data.concepts import CONCEPTS, RATES, STRIDE
+from eco.data.labels import QUARTERS
 from eco.kernels.cross_entropy import linear_cross_entropy
 from eco.models.contract import IGNORE, Batch
 
@@ -19,8 +20,6 @@ Outcome = tuple[Tensor, dict[str, Tensor]]
 
 _LEAST_RATE = 0.01
 """The rarest that a concept is taken to be: the weight of one occurrence stays at 50 or below."""
-
-QUARTERS = 4
 
 
 class View(NamedTuple):
