@@ -38,7 +38,7 @@ def run(words: list[str]) -> int:
     folder = arguments.folder or plugins.find("data.library.recipes", arguments.recipe).FOLDER
     if not folder:
         raise ValueError(f"where to? `eco data build-corpus DIR --source {arguments.source}`")
-    library, written = build(Path(folder), arguments.recipe, arguments.source, force=arguments.force)
+    library, written = build(Path(folder).expanduser(), arguments.recipe, arguments.source, force=arguments.force)
     units = sum(item.units for item in library.items)
     size = sum(item.bytes for item in library.items)
     if arguments.json:

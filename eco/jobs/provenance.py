@@ -18,7 +18,7 @@ def provenance(config: TextConfig, report: Report) -> dict[str, Any]:
     locations = [location for entry in config.entries() for location in entry.paths]
     told = [metadata for location in locations for metadata in _library(location)]
     licences = {PYTHON} if any(source_of(location)[0] == "stdlib" for location in locations) else set()
-    licences |= {text for metadata in told for name, text in _stated(metadata) if name in ("licence", "license")}
+    licences |= {metadata.license for metadata in told}
     return {
         "names": ", ".join(map(bare, locations)),
         "sources": _listed(metadata.source for metadata in told),
@@ -49,11 +49,6 @@ def _library(location: str) -> Iterator[Metadata]:
     if source == "library":
         library = open_library(Path(rest).expanduser())
         yield from (library.read(item).metadata for item in library.items)
-
-
-def _stated(metadata: Metadata) -> Iterator[tuple[str, str]]:
-    """The keys of its own that a document's metadata have beyond those that Eco knows."""
-    yield from ((name, str(value)) for name, value in (metadata.model_extra or {}).items())
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -30,16 +30,21 @@ class Metadata(BaseModel):
     biblical_alignment: float = Field(7.0, ge=0, le=10)
     priority: Literal["high", "medium", "low"] = "medium"
     url: str = ""
+    license: str = ""
 
 
 def read_metadata(path: Path, **defaults: Any) -> Metadata:
     """The metadata in a JSON file; `defaults` stand in for keys that it does not have.
 
     Raises:
-        ValueError: malformed JSON, or a value of the wrong type or range; the message names the file and the key.
+        ValueError: an unreadable file, malformed JSON, or a value of the wrong type or range; the message names the
+            file and the key.
     """
     try:
         read = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        json.dumps(read, ensure_ascii=False, allow_nan=False).encode()  # 1e999 and half a surrogate pair can be read
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: malformed JSON ({error})") from error
     if not isinstance(read, dict):

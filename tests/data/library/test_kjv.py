@@ -43,6 +43,7 @@ def test_the_books_and_their_genres(built: Library) -> None:
     about = {item.title: built.read(item).metadata for item in built.items}
     assert about["Acts"].category == "gospels"
     assert {metadata.biblical_alignment for metadata in about.values()} == {10.0}
+    assert {metadata.license for metadata in about.values()} == {"public domain (outside the United Kingdom)"}
     by_quality = sorted(titles, key=lambda title: about[title].quality_score)
     assert by_quality[0] == "1 Chronicles", "nine chapters of genealogy"
     assert about["1 Chronicles"].quality_score < 8 < 9.9 < about["Proverbs"].quality_score

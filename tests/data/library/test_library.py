@@ -48,6 +48,7 @@ def test_the_documents_and_what_is_known_of_them(
     told = json.loads((built.folder / "005_plain.json").read_text())
     assert told["mood"] == {"calm": True} and told["source"] == "plain.md"
     assert (told["word_count"], told["quality_score"], told["biblical_alignment"]) == (3, 8.0, 7.0)
+    assert built.read(built.items[-1]).metadata.model_extra == {"mood": {"calm": True}}
     assert told["hash"] == built.items[-1].text_sha256 and told["filepath"] == "005_plain.txt"
     again, _ = build(tmp_path / "again", "files", str(built.folder))
     assert [item.text_sha256 for item in again.items] == [item.text_sha256 for item in built.items]
@@ -147,6 +148,9 @@ BAD = [
     ('{"quality_score": NaN}', r"malformed JSON \(NaN is no JSON\)"),
     ('{"title"', "malformed JSON"),
     ("[1]", "an object is expected"),
+    ('{"mood": 1e999}', "malformed JSON"),
+    (r'{"mood": "\ud800"}', "malformed JSON"),
+    ('{"license": ["MIT"]}', "license: .*string"),
 ]
 
 
@@ -156,6 +160,13 @@ def test_bad_metadata_names_the_file_and_the_key(texts: Path, tmp_path: Path, ab
     with pytest.raises(ValueError, match=rf"old/0\.json: {message}"):
         build(tmp_path / "library", "files", str(texts))
     assert not (tmp_path / "library").exists()
+
+
+def test_metadata_that_are_a_folder_are_named(texts: Path, tmp_path: Path) -> None:
+    (texts / "old" / "0.json").unlink()
+    (texts / "old" / "0.json").mkdir()
+    with pytest.raises(ValueError, match=r"old/0\.json cannot be read"):
+        build(tmp_path / "library", "files", str(texts))
 
 
 def test_bad_texts_are_named(tmp_path: Path) -> None:

@@ -112,5 +112,6 @@ def _entry(book: str, verses: list[Verse], genre: dict[str, Any], kinds: dict[tu
         quality_score=round(10 * prose_share([verse.text for verse in verses]), 2),
         biblical_alignment=10.0,
         priority=genre["priority"],
+        license=ABOUT["license"],
     )
     return Entry(text, metadata)
