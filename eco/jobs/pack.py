@@ -52,9 +52,9 @@ def pack(run: str | Path, folder: str | Path = DOWNLOADS, checkpoint: str | int 
     was there before, and a hidden folder, which the next one removes.
 
     Raises:
-        ValueError: see `bundle`.
+        ValueError: a folder that cannot be written to; else see `bundle`.
     """
-    name, target = Path(os.path.abspath(run)).name, Path(folder).absolute()
+    name, target = Path(os.path.abspath(run)).name, Path(os.path.abspath(folder))
     with _workshop(target / f".{name}.packing") as work:
         archive = work / f"{name}{SUFFIX}"
         write_archive(bundle(run, work / name, checkpoint), archive)
@@ -203,7 +203,12 @@ def _write_for_transformers(trained: Trained, folder: Path) -> None:
 def _workshop(folder: Path) -> Iterator[Path]:
     """An empty folder, beside the place of what is made in it, that is gone afterwards."""
     shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder.parent} ({error.strerror}); name another folder with --to"
+        ) from error
     try:
         yield folder
     finally:

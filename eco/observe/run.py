@@ -42,7 +42,9 @@ def existing_run(path: str | Path) -> RunPaths:
     """
     paths = RunPaths(path)
     if not paths.recipe.is_file():
-        what = "holds no recipe.yaml" if paths.path.is_dir() else "does not exist"
+        what = (
+            "holds no recipe.yaml" if paths.path.is_dir() else "is a file" if paths.path.exists() else "does not exist"
+        )
         raise ValueError(f"{paths.path} is not a run directory: it {what}; `eco train RECIPE` makes one")
     return paths
 

@@ -67,7 +67,7 @@ class Facts:
         try:
             fields = json.loads((folder / FACTS).read_text("utf-8"))
             return cls(**{**fields, "prompts": tuple(fields["prompts"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise Damaged(f"{folder / FACTS} cannot be read: {error!r}") from error
 
 

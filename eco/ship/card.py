@@ -1,7 +1,9 @@
 """README.md of a bundle: the model card (Mitchell et al., arXiv 1810.03993), written from the facts alone."""
 
+import shlex
 from collections.abc import Mapping
 
+from eco.ship.archive import SUFFIX
 from eco.ship.bundle import HELD_OUT, HUGGINGFACE, Facts
 
 _NOT_FOR = """\
@@ -52,7 +54,8 @@ def _data(data: Mapping[str, object]) -> str:
 
 def _how_to_load(facts: Facts, transformers: bool) -> str:
     prompt = repr(facts.prompts[0])
-    shell = f"```sh\neco validate {facts.name}_model.tar.gz\neco generate {facts.name} --prompt TEXT\n```"
+    archive, bundle = shlex.quote(f"{facts.name}{SUFFIX}"), shlex.quote(facts.name)
+    shell = f"```sh\neco validate {archive}\neco generate {bundle} --prompt TEXT\n```"
     python = f"```python\nimport eco\n\nprint(eco.load({facts.name!r}).generate({prompt}))\n```"
     theirs = (
         "\n\nWithout Eco:\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"

@@ -1,5 +1,6 @@
 """DOWNLOAD_INSTRUCTIONS.md: which archives lie in a folder, how to check a copy of one, and how to use it."""
 
+import shlex
 from pathlib import Path
 
 from eco.files import replacing, sha256
@@ -8,20 +9,19 @@ from eco.ship.archive import SUFFIX
 INSTRUCTIONS = "DOWNLOAD_INSTRUCTIONS.md"
 
 
-def write_instructions(folder: Path) -> Path:
+def write_instructions(folder: Path) -> None:
     """Lists all archives that `folder` holds now."""
     archives = sorted(folder.glob(f"*{SUFFIX}"))
     rows = [(path.name, path.stat().st_size, sha256(path)) for path in archives]
     with replacing(folder / INSTRUCTIONS) as stream:
         stream.write(_page(rows))
-    return folder / INSTRUCTIONS
 
 
 def _page(rows: list[tuple[str, int, str]]) -> str:
     table = "\n".join(f"| `{name}` | {size:,} | `{digest}` |" for name, size, digest in rows)
     sums = "\n".join(f"{digest}  {name}" for name, _, digest in rows)
-    first = rows[0][0]
-    bundle = first.removesuffix(SUFFIX)
+    archive, bundle = rows[0][0], rows[0][0].removesuffix(SUFFIX)
+    first, model = shlex.quote(archive), shlex.quote(bundle)
     return f"""# Packed models
 
 | archive | bytes | SHA-256 |
@@ -47,7 +47,7 @@ Use it:
 
 ```sh
 tar xzf {first}
-eco generate {bundle} --prompt TEXT
+eco generate {model} --prompt TEXT
 ```
 
 `{bundle}/README.md` is the model card: data, figures, limits, licence.

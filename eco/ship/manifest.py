@@ -74,7 +74,7 @@ def parse(content: bytes) -> Manifest:
                 f"the bundle has format {body['format']}, newer than {FORMAT}, which is known here; update"
             )
         files = {name: File(int(file["size"]), str(file["sha256"])) for name, file in body["files"].items()}
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise Damaged(f"{MANIFEST} cannot be read: {error!r}") from error
     for name, file in files.items():
         if not _NAME.fullmatch(name) or name == MANIFEST or file.size < 0:

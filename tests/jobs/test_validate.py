@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from eco.jobs.provenance import PYTHON, provenance, without_folders
 from eco.jobs.validate import validate
 from eco.ship.archive import open_archive
 from eco.ship.bundle import Facts
+from eco.ship.card import card
+from eco.ship.instructions import write_instructions
 from eco.ship.manifest import MANIFEST, write_manifest
 
 GPT2 = {"model": {"family": "gpt2", "width": 32, "layers": 2, "heads": 2, "context": 32}}
@@ -134,6 +137,14 @@ def examined_here(packed, work):
     return json.loads((work / "findings.json").read_text())
 
 
+def test_the_process_is_isolated_and_its_home_is_empty(archive, tmp_path, monkeypatch):
+    told = "[sys.flags.isolated, os.environ.get('ECO_CACHE'), [os.environ['HOME'], os.getcwd()] == 2 * [sys.argv[3]]]"
+    found = f"{{'name': {told}, 'checks': []}}"
+    monkeypatch.setattr(validating, "_START", f"import json, os, sys; json.dump({found}, open(sys.argv[4], 'w'))")
+    shutil.copy(archive, tmp_path)
+    assert validate(tmp_path / archive.name)["name"] == [1, None, True]
+
+
 def test_a_process_that_dies_is_a_failed_check(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(validating, "_START", "import os; os.abort()")
     shutil.copy(archive, tmp_path)
@@ -220,6 +231,16 @@ def test_the_instructions_check_the_archives(archive):
     assert subprocess.run(["sh", "-c", check], cwd=folder, capture_output=True).returncode == 0
 
 
+def test_a_name_with_blanks_is_one_word_of_the_commands(archive, tmp_path):
+    shutil.copy(archive, tmp_path / "a model_model.tar.gz")
+    write_instructions(tmp_path)
+    page = (tmp_path / "DOWNLOAD_INSTRUCTIONS.md").read_text()
+    commands = page.split("```sh\n")[3].split("```")[0]
+    assert commands == "tar xzf 'a model_model.tar.gz'\neco generate 'a model' --prompt TEXT\n"
+    check = page.split("```sh\n")[1].split("```")[0]
+    assert subprocess.run(["sh", "-c", check], cwd=tmp_path, capture_output=True).returncode == 0
+
+
 def test_a_checkpoint_that_was_not_evaluated_is_measured(run, tmp_path, without_pictures):
     """Step 8 was saved, and has no held-out figure."""
     folder = bundle(run, tmp_path / "small", 8)
@@ -258,6 +279,11 @@ def test_the_card_names_the_sources_of_a_library(tmp_path):
     found = provenance(config, Report(**{one.name: 1 for one in fields(Report)}))
     assert found["names"] == "library:verses, stdlib:" and found["sources"] == "An old book"
     assert found["licence"] == f"{PYTHON}, public domain"
+    empty = {one.name: "" for one in fields(Facts)} | dict.fromkeys(("step", "vocabulary", "context"), 1)
+    facts = empty | {"parameters": {}, "held_out": {}, "prompts": ("x",), "data": found, "made_with": defaultdict(str)}
+    told = card(Facts(**facts), False)
+    assert "Trained on library:verses, stdlib: (An old book)." in told
+    assert f"Of the data: {PYTHON}, public domain." in told
     assert without_folders(config).paths == ("library:verses", "stdlib:")
 
 
@@ -280,6 +306,11 @@ def test_what_cannot_be_packed_is_refused(opened, run, tmp_path, corpus, monkeyp
         pack(opened, tmp_path)
     with pytest.raises(ValueError, match="not a run directory"):
         pack(tmp_path, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"not a run directory: it is a file"):
+        pack(tmp_path / "file", tmp_path)
+    with pytest.raises(ValueError, match=r"cannot write to .*file.*--to"):
+        pack(run, tmp_path / "file")
     (tmp_path / "puzzles.yaml").write_text(SMALL_PUZZLES)
     package.train(str(tmp_path / "puzzles.yaml"), {"output_dir": str(tmp_path / "solver"), "train.steps": 1})
     with pytest.raises(ValueError, match="trained on puzzles; what can be packed are language models"):

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,9 +48,10 @@ def fill(folder):
         (folder / name).write_bytes(content)
 
 
-def crafted(path, bundle, *more, first=(), ending=b""):
+def crafted(path, bundle, *more, first=(), ending=b"", without=None):
     """An archive of the bundle with someone else's members, (TarInfo or name, content), before and after it."""
-    inside = [(f"small/{name}", (bundle / name).read_bytes()) for name in [MANIFEST, *sorted(FILES)]]
+    names = [name for name in [MANIFEST, *sorted(FILES)] if name != without]
+    inside = [(f"small/{name}", (bundle / name).read_bytes()) for name in names]
     buffer = io.BytesIO()
     with tarfile.open(mode="w", fileobj=buffer) as tar:
         for member, content in [*first, *inside, *more]:
@@ -132,6 +134,32 @@ def test_what_the_manifest_does_not_name_is_refused(bundle, place, tmp_path):
     refused(crafted(evil, bundle, first=[("small/README.md", b"# m\n")]), place, "first file is 'small/README.md'")
 
 
+def test_a_file_that_was_replaced_or_left_out_is_refused(bundle, place, tmp_path):
+    """Where the archive is whole in itself: someone unpacked it and packed it again."""
+    evil = tmp_path / "evil.tar.gz"
+    weights = bundle / "model.safetensors"
+    proved = weights.read_bytes()
+    weights.write_bytes(proved[::-1])
+    refused(crafted(evil, bundle), place, r"model\.safetensors has been altered")
+    weights.write_bytes(proved[:-1])
+    refused(crafted(evil, bundle), place, r"model\.safetensors has 255 bytes instead of 256")
+    weights.write_bytes(proved)
+    refused(crafted(evil, bundle, without="facts.json"), place, r"it lacks facts\.json")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\\b"])
+def test_a_bundle_of_no_name_is_refused(bundle, place, tmp_path, name):
+    first = [(f"{name}/{MANIFEST}", (bundle / MANIFEST).read_bytes())]
+    refused(crafted(tmp_path / "evil.tar.gz", bundle, first=first), place, "its first file is")
+
+
+def test_what_there_is_no_room_for_is_not_begun(archive, place, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
+    with pytest.raises(ValueError, match="unpacks to") as raised:
+        open_archive(archive, place)
+    assert not isinstance(raised.value, Damaged) and list(place.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["../outside", "/outside", "small/../../outside", "small/plots/../../../outside"])
 def test_a_path_out_of_the_folder_is_refused(bundle, place, tmp_path, name):
     refused(crafted(tmp_path / "evil.tar.gz", bundle, (name, b"x")), place, "outside")
@@ -184,6 +212,8 @@ def test_a_manifest_may_not_name_what_lies_elsewhere(bundle, monkeypatch):
         content = f'{{"format": 1, "files": {{"{name}": {{"size": 1, "sha256": "x"}}}}, "sha256": "right"}}'
         with pytest.raises(Damaged):
             parse(content.encode())
+    with pytest.raises(Damaged, match="cannot be read"):
+        parse(b"[" * 100_000)
 
 
 def test_a_later_format_is_no_damage(bundle, monkeypatch):

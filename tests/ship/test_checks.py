@@ -7,6 +7,7 @@ import torch
 
 from eco.data.tokenizer import Tokenizer, TokenizerConfig
 from eco.evaluation.held_out import held_out_loss
+from eco.inference import Completion
 from eco.models import decoder, gpt2
 from eco.models.contract import IGNORE, build_model
 from eco.ship.bundle import Facts
@@ -81,10 +82,13 @@ def test_one_changed_weight_is_found_by_the_probe(packed):
 
 
 def test_another_machine_may_round_otherwise(packed):
+    largest = max(1.0, float(packed.probe.logits.abs().max()))
     moved = replace(packed, probe=replace(packed.probe, logits=packed.probe.logits + 1e-3))
     assert failed(moved) == ["logits"]
     elsewhere = replace(moved, facts=replace(moved.facts, made_with={"machine": "another"}))
     assert failed(elsewhere) == []
+    far = replace(elsewhere, probe=replace(packed.probe, logits=packed.probe.logits + 0.02 * largest))
+    assert failed(far) == ["logits"]
 
 
 def test_what_is_not_finite_or_not_repeatable_is_found(packed):
@@ -100,6 +104,40 @@ def test_what_is_not_finite_or_not_repeatable_is_found(packed):
     packed.model.weights_changed()
     check = CHECKS["logits"](packed)
     assert not check.passed and check.detail.startswith("not finite")
+
+
+@pytest.mark.parametrize(("change", "problem"), [(float("inf"), "not finite"), (1.0, "not the same twice")])
+def test_logits_are_looked_at_where_the_probe_has_none(packed, monkeypatch, change, problem):
+    whole, calls = type(packed.model).forward, []
+
+    def forward(self, tokens):
+        said = whole(self, tokens)
+        said[0, 1] += change * len(calls)
+        calls.append(tokens)
+        return said
+
+    assert 1 not in packed.probe.positions
+    monkeypatch.setattr(type(packed.model), "forward", forward)
+    calls += [0] if change == float("inf") else []
+    check = CHECKS["logits"](packed)
+    assert not check.passed and check.detail.startswith(problem) and check.figures["difference"] < 1e-5
+
+
+def test_a_fused_step_that_says_something_else_is_found(packed, monkeypatch):
+    step = packed.model.fused_step()
+    monkeypatch.setattr(packed.model, "fused_step", lambda: lambda tokens, cache: step(tokens, cache) + 0.01)
+    check = CHECKS["cache"](packed)
+    assert not check.passed and check.figures["difference"] <= check.figures["allowed"]
+
+
+def test_a_model_that_says_nothing_is_found(packed, monkeypatch):
+    silent = [Completion("", [], [packed.tokenizer.eos], [], "eos")]
+    spoken = [Completion("x", [], [9], [], "length")]
+    for some, passes in ((3, True), (4, False)):
+        rows = [silent] * some + [spoken] * (6 - some)
+        monkeypatch.setattr("eco.ship.checks.Engine.generate", lambda *_, rows=rows: rows)
+        check = CHECKS["generation"](packed)
+        assert check.passed is passes and check.figures["empty"] == some
 
 
 def test_a_cache_that_forgets_is_found(packed, monkeypatch):
