@@ -53,7 +53,6 @@ class KneserNey:
 
     def __init__(self, levels: list[_Level], vocab_size: int) -> None:
         """See `fit`."""
-        self.order = len(levels)
         self._levels = levels
         self._vocab_size = vocab_size
 

@@ -96,6 +96,10 @@ def test_who_knows_all_and_who_knows_nothing(byte_tokenizer):
     whole = verse_recall(Knowing(byte_tokenizer, KNOWN.__getitem__), DOCUMENTS, 10, 0)
     assert (whole["verses"], whole["exact"], whole["chrf"], whole["rouge_l"]) == (4, 1, 1, 1)
     assert whole["chrf_other"] < 0.4
+    begun = verse_recall(Knowing(byte_tokenizer, lambda asked: f" {KNOWN[asked]} Amen."), DOCUMENTS, 10, 0)
+    assert begun["exact"] == 0 and begun["rouge_l"] > 0.8, "more than the verse is not the verse"
+    spaced = verse_recall(Knowing(byte_tokenizer, lambda asked: f" {KNOWN[asked]}  "), DOCUMENTS, 10, 0)
+    assert spaced["exact"] == 1
     nothing = verse_recall(Knowing(byte_tokenizer, lambda _: ""), DOCUMENTS, 10, 0)
     assert all(nothing[name] == 0 for name in ("exact", "chrf", "rouge_l", "chrf_other"))
     one = verse_recall(Knowing(byte_tokenizer, lambda _: TRUTHS[0]), DOCUMENTS, 10, 0)
