@@ -14,6 +14,14 @@ from eco.cli import main
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # several test processes share the cores
 
 
+LONG = ("test_readme.py", "test_prove.py", "test_pipeline.py", "test_validate.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: at the end, one worker would be alone with them while the other has nothing left."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Token stores and compiled kernels go to a folder that the test run shares and the user does not."""
